@@ -1,0 +1,47 @@
+# Epochal. Needs Python 3.11-3.13 and make; everything else is installed into .venv.
+#   make demo       train YOLO26n on handwritten digits, here, now        make check   format, lint, types, house rules, docs
+#   make test       the tests, under 15 minutes on 2 cores                make bench   measure against the peers
+#   make test-all   every test, longer                                    make clean   remove .venv and caches
+
+PYTHON ?= $(shell tools/find-python)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench constraints clean
+
+help:
+	@sed -n '2,4s/^# *//p' Makefile
+
+demo: $(VENV)/.demo
+	$(BIN)/epochal demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" $(TEST_ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/python tools/check.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/dispatch.py
+
+# Pins what .venv has now, for every supported Python.
+constraints: $(VENV)/.dev
+	$(BIN)/python tools/constraints.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment; the demo's packages are a part of the developers'.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	tools/install "$(PYTHON)" $(VENV) demo
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	tools/install "$(PYTHON)" $(VENV) dev
+	@touch $(VENV)/.demo
