@@ -1,0 +1,48 @@
+"""What holds for every test, doctest and example of the documentation: its own folder, no network, two threads."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Sybil
+from sybil.integration.pytest import SybilItem
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.pop("EPOCHAL_RESUME", None)
+
+# Ultralytics reads these when it is imported, which any test module may do first.
+_CONFIG = tempfile.mkdtemp(prefix="epochal-ultralytics-")
+os.environ.update({"YOLO_CONFIG_DIR": _CONFIG, "YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False"})
+atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test work in an empty folder of its own; a document has one for all of its examples."""
+    if not isinstance(request.node, SybilItem):
+        monkeypatch.chdir(request.getfixturevalue("tmp_path"))
+
+
+def _enter(namespace: dict[str, Any]) -> None:
+    namespace["_folder"] = tempfile.TemporaryDirectory(prefix="epochal-docs-")
+    namespace["_before"] = Path.cwd()
+    os.chdir(namespace["_folder"].name)
+
+
+def _leave(namespace: dict[str, Any]) -> None:
+    os.chdir(namespace["_before"])
+    namespace["_folder"].cleanup()
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
+    setup=_enter,
+    teardown=_leave,
+).pytest()

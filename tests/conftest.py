@@ -1,0 +1,90 @@
+"""Fixtures that several rooms' tests share."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COCO8 = {"images": 4, "size": 64}  # images per split; edge in pixels
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A folder for runs that does not exist yet."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients_left_off(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that switches PyTorch's global modes must switch them back; tell which one did not."""
+    import sys
+
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "is_grad_enabled") and not torch.is_grad_enabled():
+        torch.set_grad_enabled(True)
+        pytest.fail(f"{request.node.nodeid} left gradients switched off")
+
+
+@pytest.fixture(scope="session")
+def offline_ultralytics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ultralytics without network and integrations, two threads; the folder is its ``datasets_dir``."""
+    pytest.importorskip("ultralytics")
+    import torch
+
+    from epochal.demo.offline import ultralytics_offline
+
+    base = tmp_path_factory.mktemp("ultralytics")
+    datasets = base / "datasets"
+    datasets.mkdir()
+    ultralytics_offline(os.environ["YOLO_CONFIG_DIR"], datasets_dir=str(datasets), runs_dir=str(base / "runs"))
+    torch.set_num_threads(2)
+    return datasets
+
+
+@pytest.fixture(scope="session")
+def tiny_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML file of a digits data set: 16 training and 8 validation images of 64 pixels, for detect and segment."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("cv2")
+    from epochal.demo.digits import write_digits
+
+    return write_digits(tmp_path_factory.mktemp("digits") / "tiny", train=16, val=8, size=64)
+
+
+@pytest.fixture(scope="session")
+def coco8(offline_ultralytics: Path) -> Path:
+    """A folder of coco8's shape, where Ultralytics looks for it: `data="coco8.yaml"` needs no download."""
+    import numpy as np
+    from PIL import Image
+
+    root = offline_ultralytics / "coco8"
+    rng = np.random.default_rng(8)
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        for number in range(COCO8["images"]):
+            pixels = rng.integers(0, 256, (COCO8["size"], COCO8["size"], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / split / f"{number:012d}.jpg")
+            row = f"{rng.integers(80)} 0.5 0.5 {rng.uniform(0.2, 0.8):.4f} {rng.uniform(0.2, 0.8):.4f}\n"
+            (root / "labels" / split / f"{number:012d}.txt").write_text(row)
+    return root
+
+
+@pytest.fixture(scope="session")
+def yolo26n_weights(offline_ultralytics: Path) -> Path:
+    """Untrained weights of YOLO26n, made from its YAML file, as `yolo26n.pt`."""
+    from ultralytics import YOLO
+
+    target = offline_ultralytics.parent / "weights" / "yolo26n.pt"
+    target.parent.mkdir(exist_ok=True)
+    YOLO("yolo26n.yaml").save(target)
+    return target
+
+
+@pytest.fixture
+def yolo26n_here(yolo26n_weights: Path) -> Path:
+    """`yolo26n.pt` in the current folder, where a user's script looks for it."""
+    return Path(shutil.copyfile(yolo26n_weights, Path.cwd() / "yolo26n.pt"))
