@@ -1,0 +1,145 @@
+"""The arithmetic of "better", once: which way a metric is good, and what an improvement is."""
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from epochal.conditions.arguments import check_amount, check_number
+from epochal.core.errors import ArgumentError
+
+Mode = Literal["min", "max"]
+
+WORDS: dict[str, Mode] = {
+    **dict.fromkeys(["loss", "error", "nll", "perplexity", "mae", "mse", "rmse", "wer", "fid"], "min"),
+    **dict.fromkeys(
+        ["fitness", "acc", "accuracy", "map", "precision", "recall", "f1", "auc", "iou", "dice", "bleu", "rouge", "r2", "score", "reward"], "max"
+    ),
+}
+"""The one table of words from which the direction of a metric is inferred."""
+
+WORD = re.compile(r"[A-Za-z0-9]+")
+INSIDE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def infer_mode(metric: str, mode: Mode | None = None, *, owner: str = "") -> Mode:
+    """Return ``mode``, or when it is None the direction that the name of the metric tells.
+
+    The last word of the name that is in ``WORDS`` decides, as in English: a dice loss is a loss. Words end at anything
+    that is no letter or digit and at a capital inside a word; digits behind a word do not count.
+
+    >>> infer_mode("val/dice_loss"), infer_mode("metrics/mAP50-95(B)"), infer_mode("valLoss")
+    ('min', 'max', 'min')
+
+    Raises ``ArgumentError`` for a name without such a word, and for a mode that is neither "min" nor "max".
+    """
+    start = f"{owner}: " if owner else ""
+    if mode is not None:
+        if mode not in ("min", "max"):
+            raise ArgumentError(f'{start}mode must be "min" or "max", not {mode!r}')
+        return mode
+    found = [known for token in WORD.findall(metric) if (known := _mode_of_token(token))]
+    if found:
+        return found[-1]
+    raise ArgumentError(
+        f'{start}the name {metric!r} does not tell whether low or high is good: pass mode="min" or "max"'
+    )
+
+
+def _mode_of_token(token: str) -> Mode | None:
+    # The whole token first, for mAP and IoU; then what begins at an inner capital, the last word first.
+    starts = [0, *reversed([cut.start() for cut in INSIDE.finditer(token)])]
+    ends = [len(token), *reversed([cut.start() for cut in INSIDE.finditer(token)])]
+    for end in ends:
+        for start in starts:
+            word = token[start:end].lower()
+            known = WORDS.get(word) or WORDS.get(word.rstrip("0123456789"))
+            if known:
+                return known
+    return None
+
+
+def better(value: float, other: float, mode: Mode) -> bool:
+    """Return whether ``value`` is strictly better than ``other``; False when one of them is NaN.
+
+    >>> better(0.1, 0.2, "min"), better(0.1, 0.1, "min"), better(float("nan"), 0.1, "max")
+    (True, False, False)
+    """
+    return value < other if mode == "min" else value > other
+
+
+def at_least_as_good(value: float, other: float, mode: Mode) -> bool:
+    """Return whether ``value`` is as good as ``other`` or better; False when one of them is NaN.
+
+    >>> at_least_as_good(0.9, 0.9, "max"), at_least_as_good(0.89, 0.9, "max")
+    (True, False)
+    """
+    return value <= other if mode == "min" else value >= other
+
+
+@dataclass
+class Track:
+    """What is remembered of the checks of one metric: all that an improvement rule needs, and that a restart must keep.
+
+    >>> Track()
+    Track(best=None, best_epoch=None, checks=0, bad=0)
+
+    ``bad`` counts the checks since the best one, or since the first when none was an improvement.
+    """
+
+    best: float | None = None
+    best_epoch: int | None = None
+    checks: int = 0
+    bad: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Improvement:
+    """What counts as an improvement; the one rule behind stopping, checkpointing and learning rate.
+
+    >>> rule, track = Improvement(mode="min", min_delta=0.1), Track()
+    >>> [rule.check(track, value, epoch) for epoch, value in enumerate([1.0, 0.95, 0.8, float("nan")])]
+    [True, False, True, False]
+    >>> track
+    Track(best=0.8, best_epoch=2, checks=4, bad=1)
+
+    A value must be better than the best by more than ``min_delta``, or with ``relative`` by more than that share of
+    the best's absolute value. ``baseline`` stands in for the best until a value has beaten it. A tie is no improvement,
+    NaN never is one, nor is the worst infinity. Arithmetic is in float64.
+    """
+
+    mode: Mode
+    min_delta: float = 0.0
+    relative: bool = False
+    baseline: float | None = None
+    owner: str = "Improvement"
+
+    def __post_init__(self) -> None:
+        check_amount(self.min_delta, owner=self.owner, argument="min_delta", zero=True)
+        if not isinstance(self.relative, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"{self.owner}: relative must be True or False, not {self.relative!r}")
+        if self.baseline is not None:
+            check_number(self.baseline, owner=self.owner, argument="baseline")
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Return whether ``value`` is an improvement on ``best``, or on the baseline when there is no best yet.
+
+        >>> Improvement(mode="max", min_delta=0.01, relative=True).improves(101.5, 100.0)
+        True
+        """
+        reference = self.baseline if best is None else best
+        if reference is None:
+            return better(value, float("inf") if self.mode == "min" else float("-inf"), self.mode)
+        # Kept finite: an infinite share of an infinite best would turn every comparison into one with NaN.
+        share = min(abs(reference), sys.float_info.max) if self.relative else 1.0
+        delta = min(self.min_delta * share, sys.float_info.max)
+        return better(value + delta if self.mode == "min" else value - delta, reference, self.mode)
+
+    def check(self, track: Track, value: float, epoch: int) -> bool:
+        """Take one check into account and return whether it was an improvement."""
+        track.checks += 1
+        if self.improves(value, track.best):
+            track.best, track.best_epoch, track.bad = float(value), epoch, 0
+            return True
+        track.bad += 1
+        return False
