@@ -1,0 +1,387 @@
+"""The moments of a training: what an integration calls, and what then happens, once for every trainer."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from epochal.core.dispatch import SAFE_POINT, Dispatcher, Slot
+from epochal.core.fitness import Fitness
+from epochal.core.metrics import At, Entry, Metrics
+from epochal.core.moment import Ended, Moment
+from epochal.core.rates import Rates
+from epochal.core.requests import Requests, SaveRequest
+
+if TYPE_CHECKING:
+    from epochal.core.debug import GrammarWatch
+    from epochal.core.run import Run
+
+logger = logging.getLogger("epochal")
+
+
+class Record(NamedTuple):
+    """What a logger is handed: scalars, hyper-parameters or an image, where the training stood, and the wall time."""
+
+    kind: str  # "metrics", "params" or "image"
+    values: Mapping[str, Any]
+    at: At
+    time: float
+
+
+class RateHost(Protocol):
+    """How an integration shows its trainer's learning rates."""
+
+    def groups(self) -> dict[str, float]:
+        """Return the rate that the trainer's own schedule gives each parameter group."""
+        ...
+
+    def take_over(self) -> None:
+        """Let ``Rates.effective`` decide from now on, at every step; called once, when the first request comes."""
+        ...
+
+
+class Saver(Protocol):
+    """How a run's state becomes a checkpoint; floor 2 and the integration provide it."""
+
+    def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Any:
+        """Return the state of everything, as of now."""
+        ...
+
+    def write(self, captured: Any) -> Exception | None:
+        """Make it a checkpoint; a failure is returned, not raised."""
+        ...
+
+
+class Engine:
+    """One run's inside: where the training stands, what was asked of it, and the order of things at every moment.
+
+    An integration calls ``begin``, then the moments in the grammar's order, then ``finish``. The verbs of ``Run`` end
+    here too. All of it happens on the training thread, except adding requests.
+    """
+
+    def __init__(self, run: "Run", fitness: Fitness) -> None:
+        self.run = run
+        self.dispatcher = Dispatcher()
+        self.fitness_rule = fitness
+        self.rate_host: RateHost | None = None
+        self.saver: Saver | None = None
+        self.aliases: dict[str, str] = {}
+        self.model: Any = None
+        self.optimizer: Any = None
+        self.trainer: Any = None
+        self.rank, self.world_size = 0, 1
+        self.active = False
+        self.grammar_watch: GrammarWatch | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the training before: a new one begins."""
+        self.metrics = Metrics(self.aliases)
+        self.requests = Requests()
+        self.rates = Rates()
+        self.history: list[Mapping[str, float]] = []
+        self.params: dict[str, Any] = {}
+        self.sinks: tuple[Callable[[Record], None], ...] = ()
+        self.notes: list[str] = []  # what the summary at the end must say
+        self.checkpoint_error: Exception | None = None
+        self.checkpoint_errors = 0
+        self.fitness: float | None = None
+        self.best_fitness: float | None = None
+        self.best_epoch: int | None = None
+        self.new_fitness: float | None = None  # measured, not settled yet
+        self.fitness_validated = False  # this epoch's fitness comes from its validation
+        self.end_reason: str | None = None
+        self.epoch, self.num_epochs = 0, None
+        self.batch, self.num_batches = 0, None
+        self.val_batch, self.num_val_batches = 0, None
+        self.step = self.batches = 0
+        self.data: Any = None
+        self.outputs: Any = None
+        self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
+        self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
+        self.since_step = self.longest_group = 0
+        self.started = time.monotonic()
+        self.thread = threading.get_ident()
+
+    num_epochs: int | None
+    num_batches: int | None
+    num_val_batches: int | None
+
+    # -- logging ------------------------------------------------------------------------------------------------
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Take metrics; from another thread they wait for the next safe point."""
+        if threading.get_ident() != self.thread:
+            self.requests.logs.append(dict(values))
+            return
+        validating = self.in_validation
+        in_batch = self.in_val_batch if validating else self.in_batch
+        batch = (self.val_batch if validating else self.batch) if in_batch else None
+        at = At(self.epoch, batch, self.step)
+        if validating and not self.in_epoch:
+            values = {final_name(self.metrics.canonical(name)): value for name, value in values.items()}
+        self.metrics.log(values, at, batch=in_batch and self.in_epoch, validation=validating and self.in_epoch)
+        if self.sinks:
+            self.publish("metrics", values, at)
+
+    def publish(self, kind: str, values: Mapping[str, Any], at: At | None = None) -> None:
+        """Hand something to every logger; they read it off this thread."""
+        record = Record(kind, dict(values), at or At(self.epoch, None, self.step), time.time())
+        for sink in self.sinks:
+            sink(record)
+
+    def drain(self) -> None:
+        """Take what other threads logged."""
+        logs = self.requests.logs
+        while logs:
+            self.log(logs.popleft())
+
+    # -- events and safe points ---------------------------------------------------------------------------------
+
+    def slot(self, event: str) -> Slot:
+        """Return an event's slot, for integrations that test it in their inner loop."""
+        return self.dispatcher.slots[event]
+
+    def fire(self, event: str) -> None:
+        """Deliver an event."""
+        slot = self.dispatcher.slots[event]
+        if slot.calls:
+            slot.fire(self.run)
+
+    def safe_point(self, ended: Ended, settled: Mapping[str, float] | None = None) -> None:
+        """Ask the policies, then take what was asked for; called after all callbacks of a moment."""
+        policies = self.dispatcher.slots[SAFE_POINT]
+        now: Moment | None = None
+        if policies.calls:
+            now = self.moment(ended, settled)
+            policies.ask(self.run, now)
+        if self.requests.rates:
+            self.apply_rates()
+        if self.requests.saves:
+            self.save(now or self.moment(ended, settled))
+
+    def moment(self, ended: Ended, settled: Mapping[str, float] | None) -> Moment:
+        """Describe this safe point to the conditions."""
+        arrived = self.metrics.arrived(wait=ended == "epoch") if self.metrics.watched else {}
+        batch = self.batch if ended == "batch" else None
+        return Moment(ended, self.epoch, batch, self.step, time.monotonic() - self.started, settled or {}, arrived)
+
+    def apply_rates(self) -> None:
+        """Take the learning rates that were asked for; the first request makes the trainer's side listen."""
+        requests = self.requests.rates
+        while requests:
+            kind, value, group = requests.popleft()
+            if kind == "set":
+                self.rates.override(value, group)
+            elif value is not None:
+                self.rates.scale(value, group)
+        self.take_over_rates()
+
+    def take_over_rates(self) -> None:
+        """Let our rates decide at every step from now on."""
+        if not self.rates_taken and self.rate_host is not None:
+            self.rates_taken = True
+            self.rate_host.take_over()
+
+    def save(self, now: Moment) -> None:
+        """Capture the state, say so, write it; a failed write is an event and the training goes on."""
+        if self.saver is None:
+            return
+        captured = self.saver.capture(self.requests.take_saves(), now)
+        self.fire("on_model_save")
+        error = self.saver.write(captured)
+        if error is not None:
+            self.checkpoint_error = error
+            self.checkpoint_errors += 1
+            logger.error("a checkpoint could not be written; the training goes on: %s", error)
+            self.fire("on_checkpoint_error")
+
+    # -- the moments of a training ------------------------------------------------------------------------------
+
+    def train_start(self, num_epochs: int | None, num_batches: int | None = None) -> None:
+        """``on_train_start``; the clock of this process starts."""
+        self.num_epochs, self.num_batches = num_epochs, num_batches
+        self.in_training = True
+        self.started = time.monotonic()
+        self.fire("on_train_start")
+
+    def epoch_start(self, epoch: int, num_batches: int | None = None) -> None:
+        """``on_train_epoch_start``."""
+        self.epoch, self.num_batches = epoch, num_batches if num_batches is not None else self.num_batches
+        self.in_epoch, self.batches_done, self.epoch_cut, self.fitness_validated = True, False, False, False
+        self.metrics.begin_epoch()
+        self.fire("on_train_epoch_start")
+
+    def batch_start(self, batch: int, data: Any = None) -> None:
+        """``on_train_batch_start``; ``batch`` is the index in the epoch."""
+        self.batch, self.data, self.outputs = batch, data, None
+        self.in_batch = True
+        self.since_step += 1
+        self.fire("on_train_batch_start")
+
+    def stepped(self, *, counts: bool = True) -> None:
+        """``optimizer_step`` and ``on_before_zero_grad``; ``counts``: this optimizer's steps are ``run.step``."""
+        if counts:
+            self.step += 1
+            self.longest_group = max(self.longest_group, self.since_step)
+            self.since_step = 0
+        if self.in_epoch and not self.in_validation and not self.batches_done:
+            self.fire("optimizer_step")
+            self.fire("on_before_zero_grad")
+
+    def batch_end(self, outputs: Any = None) -> None:
+        """``on_train_batch_end`` and the safe point behind it."""
+        self.outputs = outputs
+        self.batches += 1
+        if self.requests.logs:
+            self.drain()
+        self.fire("on_train_batch_end")
+        self.in_batch = False
+        self.safe_point("batch")
+        self.data = self.outputs = None
+
+    def train_epoch_end(self) -> None:
+        """``on_train_epoch_end``: train metrics are the epoch's means from here on."""
+        self.batches_done = True
+        self.drain()
+        self.metrics.end_batches(("train/",), At(self.epoch, None, self.step))
+        self.metrics.on_read = None if self.warned_stale else self.speak_of_stale
+        try:
+            self.fire("on_train_epoch_end")
+        finally:
+            self.metrics.on_read = None
+
+    def speak_of_stale(self, entry: Entry) -> None:
+        """Warn, once, that a value read at ``on_train_epoch_end`` is an older epoch's."""
+        if entry.validated and entry.at.epoch < self.epoch and not self.warned_stale:
+            self.warned_stale = True
+            logger.warning(
+                "%r was read at on_train_epoch_end of epoch %d, but it is from epoch %d: this epoch's validation has not"
+                " measured it yet. Read it at on_fit_epoch_end, where it is fresh.",
+                entry.name, self.epoch, entry.at.epoch,
+            )  # fmt: skip
+
+    def val_start(self, num_val_batches: int | None = None) -> None:
+        """``on_val_start``; outside an epoch it is a validation that decides nothing."""
+        self.in_validation, self.num_val_batches, self.val_batch = True, num_val_batches, 0
+        self.fire("on_val_start")
+
+    def val_batch_start(self, batch: int, data: Any = None) -> None:
+        """``on_val_batch_start``."""
+        self.val_batch, self.data, self.outputs = batch, data, None
+        self.in_val_batch = True
+        self.fire("on_val_batch_start")
+
+    def val_batch_end(self, outputs: Any = None) -> None:
+        """``on_val_batch_end``."""
+        self.outputs = outputs
+        self.fire("on_val_batch_end")
+        self.in_val_batch = False
+        self.data = self.outputs = None
+
+    def val_end(self) -> None:
+        """``on_val_end``; inside an epoch what the validation logged settles and the policies are asked."""
+        self.drain()
+        if self.in_epoch:
+            self.metrics.end_batches(("val/",), At(self.epoch, None, self.step))
+            self.measure_fitness()
+        self.fire("on_val_end")
+        settled = None
+        if self.in_epoch:
+            self.measure_fitness()
+            settled = self.settle(validation=True)
+        self.in_validation = False
+        if self.in_epoch:
+            self.safe_point("validation", settled)
+
+    def epoch_end(self) -> None:
+        """``on_fit_epoch_end`` and the safe point behind it; the epoch joins the history."""
+        self.drain()
+        self.measure_fitness()
+        self.history.append(self.metrics.history_row())
+        self.fire("on_fit_epoch_end")
+        self.drain()
+        self.measure_fitness()
+        self.history[-1] = self.metrics.history_row()
+        settled = self.settle(validation=False)
+        self.in_epoch = False
+        self.safe_point("epoch", settled)
+
+    def measure_fitness(self) -> None:
+        """Take a newly measured fitness, and remember the best; once a validation measured it, the epoch's end does not."""
+        if self.fitness_validated and not self.in_validation:
+            return
+        found = self.fitness_rule.fresh(self.metrics)
+        if found is None:
+            return
+        self.fitness, logged, tells_more = found
+        self.fitness_validated = self.in_validation
+        if not logged:
+            self.metrics.log({"fitness": self.fitness}, At(self.epoch, None, self.step), validation=self.in_validation)
+            entry = self.metrics.entries["fitness"]
+            entry.fresh, entry.in_epoch = False, tells_more
+        self.new_fitness = self.fitness
+        better = self.fitness > self.best_fitness if self.best_fitness is not None else self.fitness == self.fitness
+        if better:  # NaN is never best
+            self.best_fitness, self.best_epoch = self.fitness, self.epoch
+
+    def settle(self, *, validation: bool) -> dict[str, float]:
+        """Return the values that settle now, the fitness among them if it was newly measured."""
+        settled = self.metrics.settle(validation=validation)
+        if self.new_fitness is not None:
+            settled["fitness"] = self.new_fitness
+        self.new_fitness = self.fitness_rule.native = None
+        return settled
+
+    def abort_epoch(self) -> None:
+        """``on_train_epoch_abort``: the epoch is given up; what it measured does not count."""
+        self.in_batch = self.in_val_batch = self.in_validation = self.in_epoch = False
+        self.fire("on_train_epoch_abort")
+        self.metrics.begin_epoch()
+
+    def train_end(self) -> None:
+        """``on_train_end``; a checkpoint asked for in it is still written."""
+        self.end_reason = self.end_reason or ("stopped" if self.requests.stops else "completed")
+        self.in_training = False
+        self.fire("on_train_end")
+        if self.requests.saves:
+            self.save(self.moment("epoch", None))
+
+    def stop_now(self) -> bool:
+        """Say whether a stop may be taken after this batch: not inside a running accumulation group."""
+        return bool(self.requests.stops) and (self.since_step == 0 or self.since_step >= self.longest_group)
+
+    # -- the run's own state ------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the run's own state, to be saved beside the callbacks'."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "batches": self.batches,
+            "best_fitness": self.best_fitness,
+            "best_epoch": self.best_epoch,
+            "fitness": self.fitness,
+            "history": [dict(row) for row in self.history],
+            "rates": self.rates.state_dict(),
+            "longest_group": self.longest_group,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        for name in ("epoch", "step", "batches", "best_fitness", "best_epoch", "fitness", "longest_group"):
+            setattr(self, name, state[name])
+        self.history = [dict(row) for row in state["history"]]
+        self.rates.load_state_dict(state["rates"])
+        if self.rates.active:
+            self.take_over_rates()
+
+
+def final_name(name: str) -> str:
+    """Return the name of a value measured by a validation outside an epoch.
+
+    >>> final_name("val/loss")
+    'final/loss'
+    """
+    return f"final/{name.removeprefix('val/')}"

@@ -1,0 +1,118 @@
+"""How a training of a run begins and ends: states in, events out, whatever happens."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.core import debug
+from epochal.core.errors import AttachError
+from epochal.core.moment import Moment
+from epochal.core.summary import Summary
+
+if TYPE_CHECKING:
+    from epochal.core.run import Run
+
+EXIT_REASONS = {"KeyboardInterrupt": "interrupted", "Preempted": "preempted"}
+
+
+def begin(
+    run: "Run", *, model: Any = None, optimizer: Any = None, trainer: Any = None, saved: Mapping[str, Any] | None = None
+) -> None:
+    """Begin a training anew, or, with ``saved``, go on where a checkpoint ends; callbacks have their state afterwards."""
+    engine = run.engine
+    if engine.active:
+        raise AttachError(f"this run is training already; a {type(run).__name__} has one training at a time")
+    if run.detached:
+        raise AttachError("this run is detached; attach again")
+    engine.reset()
+    engine.model, engine.optimizer, engine.trainer = model, optimizer, trainer
+    engine.active = True
+    try:
+        if saved is not None:
+            engine.load_state_dict(saved["run"])
+        run.roster.begin(None if saved is None else saved["callbacks"])
+        if debug.wanted():
+            engine.grammar_watch = debug.GrammarWatch(run)
+    except BaseException:
+        run.roster.release()
+        engine.active = False
+        raise
+
+
+def end_reason(error: BaseException) -> str:
+    """Return the end reason that an exception stands for.
+
+    >>> end_reason(KeyboardInterrupt()), end_reason(ValueError("x"))
+    ('interrupted', 'exception')
+    """
+    for kind in type(error).__mro__:
+        if kind.__name__ in EXIT_REASONS:
+            return EXIT_REASONS[kind.__name__]
+    return "exception"
+
+
+def finish(run: "Run", error: BaseException | None = None) -> None:
+    """End a training: ``on_exception`` if it failed, then ``teardown``, to every callback.
+
+    The first error of a callback is raised when the training itself did not fail; else it becomes a note on ``error``,
+    which the integration raises.
+    """
+    engine = run.engine
+    if not engine.active:
+        return
+    raised: list[BaseException | None] = []
+    if error is not None:
+        engine.end_reason = end_reason(error)
+        raised.append(engine.slot("on_exception").fire_all(run))
+        if engine.requests.saves:
+            engine.save(Moment("epoch", engine.epoch, None, engine.step))
+    engine.end_reason = engine.end_reason or "completed"
+    run.past.append(summary(run))
+    raised.append(engine.slot("teardown").fire_all(run))
+    close(run)
+    errors = [one for one in raised if one is not None]
+    if error is None and errors:
+        for other in errors[1:]:
+            errors[0].add_note(f"then: {other!r}")
+        raise errors[0]
+    for other in errors:
+        if error is not None and other is not error:
+            error.add_note(f"while the training was ending: {other!r} {' '.join(getattr(other, '__notes__', ()))}")
+
+
+def close(run: "Run") -> None:
+    """Let go of everything that belongs to this training alone."""
+    engine = run.engine
+    if engine.grammar_watch is not None:
+        engine.grammar_watch.remove()
+        engine.grammar_watch = None
+    run.roster.release()
+    engine.in_training = engine.in_epoch = engine.in_batch = engine.in_validation = engine.in_val_batch = False
+    engine.data = engine.outputs = None
+    engine.sinks = ()
+    engine.active = False
+
+
+def summary(run: "Run") -> Summary:
+    """Return the training so far in numbers."""
+    engine, dispatcher = run.engine, run.engine.dispatcher
+    return Summary(
+        name=run.name,
+        dir=run.folder.path if run.folder is not None else None,
+        epochs=len(engine.history),
+        steps=engine.step,
+        seconds=time.monotonic() - engine.started,
+        end_reason=engine.end_reason,
+        stop_reason=run.stop_reason,
+        fitness=engine.fitness,
+        best_fitness=engine.best_fitness,
+        best_epoch=engine.best_epoch,
+        history=tuple(run.history),
+        checkpoints=len(run.checkpoints),
+        checkpoint_errors=engine.checkpoint_errors,
+        failures=dict(dispatcher.failures),
+        switched_off=tuple(sorted(dispatcher.switched_off)),
+        costs={label: (count, spent / 1e9) for label, (count, spent) in dispatcher.costs.items()},
+        notes=tuple(engine.notes),
+    )
+

@@ -1,0 +1,234 @@
+"""The metrics of a run: logged without being read, read once when somebody asks, and known by when they were measured."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from epochal.core.errors import ArgumentError, MetricNotFound
+from epochal.core.tensors import HostCopy, Scalar, is_remote, read, scalar
+
+FOLD = 1024  # batch values kept as they are before they are read in one go and summed
+
+
+class Measured(NamedTuple):
+    """A metric's newest value and when it was measured; ``batch`` is None for a value of a whole epoch or validation."""
+
+    value: float
+    epoch: int
+    batch: int | None
+    step: int
+
+
+class At(NamedTuple):
+    """Where a training stands when a value is logged."""
+
+    epoch: int
+    batch: int | None
+    step: int
+
+
+class Mean:
+    """The mean of the values logged in batches; they are read in bulk."""
+
+    __slots__ = ("count", "total", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[Scalar] = []
+        self.total = 0.0
+        self.count = 0
+
+    def fold(self) -> None:
+        """Read what waits and add it to the sum."""
+        self.total += sum(read(self.waiting))
+        self.count += len(self.waiting)
+        self.waiting.clear()
+
+    def take(self) -> float:
+        """Return the mean and begin anew."""
+        self.fold()
+        mean = self.total / self.count
+        self.total, self.count = 0.0, 0
+        return mean
+
+
+class Entry:
+    """What is known of one metric."""
+
+    __slots__ = ("arrivals", "at", "fresh", "in_epoch", "mean", "name", "on_way", "raw", "validated", "value")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.raw: Scalar = None
+        self.value: float | None = None
+        self.at = At(0, None, 0)
+        self.mean: Mean | None = None
+        self.fresh = False  # logged since it last settled
+        self.in_epoch = False  # logged in the current epoch
+        self.validated = False  # last logged inside a validation
+        self.arrivals: list[Scalar] | None = None  # values a condition watches
+        self.on_way: list[HostCopy] = []
+
+    def number(self) -> float:
+        """Return the newest value, reading it from its device the first time."""
+        if self.value is None:
+            self.value = read([self.raw])[0]
+        return self.value
+
+    def arrived(self, wait: bool) -> tuple[float, ...]:
+        """Return the watched values that have reached the host since the last call, in order."""
+        numbers: list[float] = []
+        while self.on_way and (wait or self.on_way[0].arrived()):
+            numbers.append(self.on_way.pop(0).number())
+        waiting, self.arrivals = self.arrivals or [], []
+        for value in waiting:
+            if is_remote(value):
+                self.on_way.append(HostCopy(value))
+            else:
+                numbers.append(float(value))
+        if wait:
+            numbers.extend(copy.number() for copy in self.on_way)
+            self.on_way.clear()
+        return tuple(numbers)
+
+
+class Metrics(Mapping[str, float]):
+    """The newest value of every metric, by Epochal's names and by the trainer's own.
+
+    A tensor stays a tensor until somebody reads it. A name that was never measured raises ``MetricNotFound``, a
+    ``KeyError`` that lists what was logged.
+
+    >>> metrics = Metrics()
+    >>> metrics.log({"train/loss": 0.5}, At(epoch=0, batch=3, step=4), batch=True)
+    >>> metrics["train/loss"], metrics.measured("train/loss").batch
+    (0.5, 3)
+    """
+
+    def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.aliases: dict[str, str] = dict(aliases or {})
+        self.watched: dict[str, str] = {}  # the name a condition gave -> the canonical one
+        self.on_read: Callable[[Entry], None] | None = None  # set while a stale value must be spoken of
+
+    def canonical(self, name: str) -> str:
+        """Return Epochal's name for a name of the trainer's own."""
+        return self.aliases.get(name, name)
+
+    def __getitem__(self, name: str) -> float:
+        entry = self.entries.get(name) or self.entries.get(self.canonical(name))
+        if entry is None or entry.raw is None:
+            raise MetricNotFound(name, self)
+        if self.on_read is not None:
+            self.on_read(entry)
+        return entry.number()
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, entry in list(self.entries.items()) if entry.raw is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        entry = self.entries.get(self.canonical(name)) if isinstance(name, str) else None
+        return entry is not None and entry.raw is not None
+
+    def __repr__(self) -> str:
+        return f"Metrics({', '.join(self)})"
+
+    def measured(self, name: str) -> Measured:
+        """Return a metric's newest value with the epoch, batch and step at which it was measured."""
+        entry = self.entries.get(self.canonical(name))
+        if entry is None or entry.raw is None:
+            raise MetricNotFound(name, self)
+        return Measured(entry.number(), *entry.at)
+
+    def watch(self, name: str) -> None:
+        """Bring every value of this metric to the host, for conditions that look at each."""
+        canonical = self.canonical(name)
+        self.watched[name] = canonical
+        entry = self.entry(canonical)
+        entry.arrivals = entry.arrivals or []
+
+    def entry(self, name: str) -> Entry:
+        """Return what is known of a canonical name, begun if it is new."""
+        entry = self.entries.get(name)
+        if entry is None:
+            if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ArgumentError(f"a metric's name is a non-empty str, not {name!r}")
+            entry = self.entries[name] = Entry(name)
+        return entry
+
+    def log(self, values: Mapping[str, Scalar], at: At, *, batch: bool = False, validation: bool = False) -> None:
+        """Take new values; ``batch``: they belong to one batch of an epoch or of a validation."""
+        entries = self.entries
+        for name, value in values.items():
+            entry = entries.get(name)
+            if entry is None:
+                name = self.canonical(name)  # noqa: PLW2901
+                entry = entries.get(name) or self.entry(name)
+            entry.raw = raw = value if type(value) is float else scalar(value, name)
+            entry.value = None
+            entry.at = at
+            entry.fresh = entry.in_epoch = True
+            entry.validated = validation
+            if batch:
+                mean = entry.mean
+                if mean is None:
+                    mean = entry.mean = Mean()
+                mean.waiting.append(raw)
+                if len(mean.waiting) >= FOLD:
+                    mean.fold()
+            if entry.arrivals is not None:
+                entry.arrivals.append(raw)
+
+    def begin_epoch(self) -> None:
+        """Forget what belonged to the epoch before."""
+        for entry in self.entries.values():
+            entry.in_epoch = False
+            entry.mean = None
+
+    def end_batches(self, prefixes: Sequence[str], at: At) -> None:
+        """Give metrics with these prefixes that were logged in batches their mean; others keep it for the history."""
+        for entry in self.entries.values():
+            if entry.mean is not None and (entry.mean.waiting or entry.mean.count) and entry.name.startswith(tuple(prefixes)):
+                entry.raw = entry.value = entry.mean.take()
+                entry.mean = None
+                entry.at = at
+
+    def settle(self, *, validation: bool) -> dict[str, float]:
+        """Return the values that settle now: what a validation logged, or at an epoch's end all that is left."""
+        due = [entry for entry in self.entries.values() if entry.fresh and (entry.validated or not validation)]
+        settled = self.epoch_values(due)
+        for entry in due:
+            entry.fresh = False
+        for native, name in self.aliases.items():
+            if name in settled:
+                settled[native] = settled[name]
+        return settled
+
+    def history_row(self) -> Mapping[str, float]:
+        """Return what the current epoch measured: a mean for what was logged in batches, else the last value."""
+        return MappingProxyType(self.epoch_values([entry for entry in self.entries.values() if entry.in_epoch]))
+
+    def epoch_values(self, entries: Sequence[Entry]) -> dict[str, float]:
+        """Return the values of these metrics for the epoch, brought to the host in one go."""
+        unread = [entry for entry in entries if entry.value is None]
+        for entry, number in zip(unread, read([entry.raw for entry in unread]), strict=True):
+            entry.value = number
+        values: dict[str, float] = {}
+        for entry in entries:
+            mean = entry.mean
+            if mean is not None and (mean.waiting or mean.count):
+                mean.fold()
+                values[entry.name] = mean.total / mean.count
+            else:
+                values[entry.name] = entry.number()
+        return values
+
+    def arrived(self, *, wait: bool) -> dict[str, tuple[float, ...]]:
+        """Return, by the names the conditions gave, the watched values that have newly reached the host."""
+        numbers: dict[str, tuple[float, ...]] = {}
+        for name in set(self.watched.values()):
+            entry = self.entries[name]
+            if entry.arrivals or entry.on_way:
+                numbers[name] = entry.arrived(wait)
+        return {name: numbers[canonical] for name, canonical in self.watched.items() if canonical in numbers}

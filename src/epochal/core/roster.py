@@ -1,0 +1,164 @@
+"""The callbacks of a run: their names, their calls, and their states from one training to the next."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.core.callback import Callback, given_name
+from epochal.core.dispatch import SAFE_POINT, Dispatcher, Handle
+from epochal.core.errors import ArgumentError, AttachError, CapabilityError, UnknownEvent, nearest
+from epochal.core.events import EVENT_NAMES, OWN_DECLARED
+
+if TYPE_CHECKING:
+    from epochal.core.run import Run
+
+logger = logging.getLogger("epochal")
+_serving: dict[int, tuple[object, "Run"]] = {}  # id of a callback or condition -> it, and the training it serves
+FIRST_STATE = "_first_state"
+
+
+def overridden(callback: Callback, method: str) -> bool:
+    """Say whether a callback has a method of its own for an event."""
+    return getattr(type(callback), method, None) is not getattr(Callback, method, None) or method in vars(callback)
+
+
+class Roster:
+    """Adds callbacks to a dispatcher, refuses what cannot work, and keeps each object to one training at a time."""
+
+    def __init__(self, run: "Run", dispatcher: Dispatcher, provides: frozenset[str]) -> None:
+        self.run, self.dispatcher, self.provides = run, dispatcher, provides
+        self.callbacks: dict[str, Callback] = {}
+        self.undeclared: list[tuple[Callback, str]] = []  # on_... methods whose event may still be declared
+        self.serving: list[int] = []
+
+    def label(self, callback: Callback) -> str:
+        """Return the name under which this run knows a callback."""
+        for label, one in self.callbacks.items():
+            if one is callback:
+                return label
+        raise AttachError(f"{callback.name} is not a callback of this run; add it with run.add(...)")
+
+    def unique(self, name: str) -> str:
+        """Return the name, with #2, #3 ... when it is taken."""
+        taken = {*self.callbacks, *(handle.label for slot in self.dispatcher.slots.values() for handle in slot.handles)}
+        label, number = name, 1
+        while label in taken:
+            number += 1
+            label = f"{name}#{number}"
+        return label
+
+    def add(self, callback: Callback) -> None:
+        """Add a callback and those it implies."""
+        label = self.check(callback)
+        missing = sorted(callback.requires - self.provides)
+        if missing:
+            raise CapabilityError(
+                f"{label} requires {', '.join(missing)}, which {self.run.host} cannot deliver; leave it out, or use a trainer that can"
+            )
+        unknown = [
+            method for method in dir(type(callback))
+            if method.startswith("on_") and method not in self.dispatcher.slots and callable(getattr(callback, method))
+        ]  # fmt: skip
+        for method in unknown:
+            if nearest(method, EVENT_NAMES):
+                raise UnknownEvent(method, self.dispatcher.events())
+            self.undeclared.append((callback, method))
+        self.callbacks[label] = callback
+        try:
+            for event in (*EVENT_NAMES, *OWN_DECLARED, SAFE_POINT):
+                if overridden(callback, event):
+                    self.listen(callback, event)
+        except BaseException:
+            self.remove(callback)
+            raise
+        if FIRST_STATE not in vars(callback):
+            object.__setattr__(callback, FIRST_STATE, copied(callback.state_dict()))
+        for implied in callback.implies():
+            self.add(implied)
+
+    def listen(self, callback: Callback, event: str) -> Handle:
+        """Add one method of a callback to an event."""
+        return self.dispatcher.listen(
+            event, getattr(callback, event), label=self.label(callback), guarded=callback.guarded
+        )
+
+    def check(self, callback: Callback) -> str:
+        """Return the name of a callback that may be added, or raise."""
+        if not isinstance(callback, Callback):  # pyright: ignore[reportUnnecessaryIsInstance]
+            cure = "a function goes with run.add_callback(event, fn)" if callable(callback) else "derive it from epochal.Callback"
+            if isinstance(callback, type):
+                cure = f"that is the class; pass an object, {callback.__name__}(...)"
+            raise AttachError(f"{callback!r} is not a callback: {cure}")
+        if any(one is callback for one in self.callbacks.values()):
+            raise AttachError(f"{callback.name} is a callback of this run already; one object is added once")
+        given = given_name(callback)
+        if given is not None and given in self.callbacks:
+            raise ArgumentError(f"two callbacks are named {given!r}; give each its own name, states are saved under it")
+        return given or self.unique(callback.name)
+
+    def remove(self, callback: Callback) -> None:
+        """Take a callback out again."""
+        label = self.label(callback)
+        self.dispatcher.remove_label(label)
+        del self.callbacks[label]
+
+    def begin(self, saved: Mapping[str, Any] | None) -> None:
+        """Claim every object for this training and give it its first state, or the saved one."""
+        for callback, method in self.undeclared:
+            if method not in self.dispatcher.slots:
+                raise UnknownEvent(method, self.dispatcher.events())
+            self.listen(callback, method)
+        self.undeclared.clear()
+        self.claim_all()
+        for label, callback in self.callbacks.items():
+            first = vars(callback)[FIRST_STATE]
+            state = first if saved is None else saved.get(label, first)
+            callback.load_state_dict(copied(state))
+        if saved is not None:
+            self.tell_differences(saved)
+
+    def tell_differences(self, saved: Mapping[str, Any]) -> None:
+        """Say which callbacks the checkpoint does not know, and the reverse."""
+        for label in self.callbacks:
+            if label not in saved:
+                logger.warning("resume: %s was not there when the checkpoint was written; it begins anew.", label)
+        for label in saved:
+            if label not in self.callbacks and saved[label]:
+                logger.warning("resume: the checkpoint has a state for %s, which is not there now; it is left out.", label)
+
+    def claim_all(self) -> None:
+        """Claim every callback and what learns inside it."""
+        for callback in self.callbacks.values():
+            self.claim(callback, callback.name)
+            for part in callback.parts():
+                self.claim(part, f"{part!r} of {callback.name}")
+
+    def claim(self, one: object, what: str) -> None:
+        """Let an object serve this training, unless it serves another."""
+        key = id(one)
+        if key in _serving:
+            if _serving[key][1] is self.run:
+                return
+            raise AttachError(
+                f"{what} serves another training that is still running; give each training its own object"
+            )
+        _serving[key] = (one, self.run)
+        self.serving.append(key)
+
+    def release(self) -> None:
+        """Let every object serve other trainings."""
+        for key in self.serving:
+            _serving.pop(key, None)
+        self.serving.clear()
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return every callback's state by its name."""
+        return {label: callback.state_dict() for label, callback in self.callbacks.items()}
+
+
+def copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy that shares nothing with the object it came from."""
+    from copy import deepcopy
+
+    return deepcopy(dict(state))
+

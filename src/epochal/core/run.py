@@ -1,0 +1,319 @@
+"""The run: what every callback receives, the same in every trainer."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from epochal.core.callback import Callback
+from epochal.core.dispatch import Handle, caller
+from epochal.core.engine import Engine
+from epochal.core.errors import ArgumentError, AttachError, CapabilityError
+from epochal.core.fitness import Fitness, FitnessSpec
+from epochal.core.metrics import Metrics
+from epochal.core.rates import check_group, check_rate
+from epochal.core.requests import RateRequest, SaveRequest, StopRequest
+from epochal.core.roster import Roster
+
+if TYPE_CHECKING:
+    from epochal.core.summary import Summary
+
+ALL_CAPABILITIES = frozenset({"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "validate", "pause"})
+Function = Callable[["Run"], Any]
+
+
+class Folder(Protocol):
+    """Where a run keeps its files; floor 2 provides it."""
+
+    @property
+    def path(self) -> Path:
+        """The folder; it may not exist yet."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        ...
+
+    def make(self) -> Path:
+        """Make the folder, if it is not there, and return it."""
+        ...
+
+
+class Run:
+    """A training as callbacks see it: where it stands, what was measured, and the verbs that steer it.
+
+    ``attach`` and ``Loop`` make it; one Run may see several trainings of its host, one after the other.
+    """
+
+    def __init__(
+        self, *, host: str, provides: frozenset[str], folder: Folder | None = None, fitness: FitnessSpec = None
+    ) -> None:
+        self.host = host
+        self.folder = folder
+        self.engine = Engine(self, Fitness(fitness))
+        self.roster = Roster(self, self.engine.dispatcher, provides)
+        self.past: list[Summary] = []
+        self.checkpoint_store: Any = None
+        self.on_detach: Callable[[], None] | None = None
+        self.detached = False
+
+    def __repr__(self) -> str:
+        state = "running" if self.engine.active else "idle"
+        return f"<{type(self).__name__} on {self.host}: {state}, epoch {self.epoch}, step {self.step}>"
+
+    # -- readable -----------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self.engine.epoch
+
+    @property
+    def num_epochs(self) -> int | None:
+        """The planned number of epochs, or None."""
+        return self.engine.num_epochs
+
+    @property
+    def batch(self) -> int:
+        """The index of the training batch in the epoch, from 0."""
+        return self.engine.batch
+
+    @property
+    def num_batches(self) -> int | None:
+        """The number of training batches in an epoch, or None."""
+        return self.engine.num_batches
+
+    @property
+    def val_batch(self) -> int:
+        """The index of the batch in the validation, from 0."""
+        return self.engine.val_batch
+
+    @property
+    def num_val_batches(self) -> int | None:
+        """The number of batches in a validation, or None."""
+        return self.engine.num_val_batches
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done, over the whole training; one that AMP skipped does not count."""
+        return self.engine.step
+
+    @property
+    def data(self) -> Any:
+        """The batch as the loader delivered it, during a batch where the trainer exposes it; else None."""
+        return self.engine.data
+
+    @property
+    def outputs(self) -> Any:
+        """What the model returned for the batch, where the trainer exposes it; else None."""
+        return self.engine.outputs
+
+    @property
+    def metrics(self) -> Metrics:
+        """The newest value of every metric, of whatever epoch; read lazily."""
+        return self.engine.metrics
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """One frozen mapping per finished epoch, with only what that epoch measured."""
+        return tuple(MappingProxyType(dict(row)) for row in self.engine.history)
+
+    @property
+    def fitness(self) -> float | None:
+        """The objective, higher is better; None before it was first measured."""
+        entry = self.engine.metrics.entries.get("fitness")
+        if entry is not None and self.engine.metrics.on_read is not None and self.engine.fitness is not None:
+            self.engine.metrics.on_read(entry)
+        return self.engine.fitness
+
+    @property
+    def best_fitness(self) -> float | None:
+        """The best fitness of this run, resumed parts included."""
+        return self.engine.best_fitness
+
+    @property
+    def lr(self) -> Mapping[str, float]:
+        """Parameter group -> the rate that the next step uses."""
+        engine = self.engine
+        if engine.rate_host is None:
+            return {}
+        if engine.requests.rates:
+            engine.apply_rates()
+        return {name: engine.rates.effective(name, own) for name, own in engine.rate_host.groups().items()}
+
+    @property
+    def model(self) -> Any:
+        """The model in use."""
+        return self.engine.model
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer in use, the first of several."""
+        return self.engine.optimizer
+
+    @property
+    def trainer(self) -> Any:
+        """The framework's own trainer."""
+        return self.engine.trainer
+
+    @property
+    def rank(self) -> int:
+        """This process' rank, 0 without distributed training."""
+        return self.engine.rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes, 1 without distributed training."""
+        return self.engine.world_size
+
+    @property
+    def dir(self) -> Path:
+        """Where this run keeps its files; made when the first file is written."""
+        if self.folder is None:
+            raise AttachError("this run has no folder yet: it is known when the training starts")
+        return self.folder.path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name if self.folder is not None else self.host
+
+    @property
+    def checkpoints(self) -> Any:
+        """The committed checkpoints, oldest first; ``.best()`` and ``.last``."""
+        return self.checkpoint_store if self.checkpoint_store is not None else ()
+
+    @property
+    def end_reason(self) -> str | None:
+        """None while running, then "completed", "stopped", "interrupted", "preempted" or "exception"."""
+        return self.engine.end_reason
+
+    @property
+    def stop_reason(self) -> str | None:
+        """None, or the texts of all stop requests in their order, each with who asked."""
+        return self.engine.requests.stop_reason()
+
+    # -- verbs: the first five from any thread --------------------------------------------------------------------
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Take metrics: numbers, or tensors of one element, which stay tensors until somebody reads them."""
+        self.engine.log(metrics)
+
+    def stop(self, reason: str) -> None:
+        """Ask the training to end at the next safe point; requests are added up, never overwritten."""
+        self.engine.requests.stops.append(StopRequest(str(reason), self.who()))
+
+    def save(self, reason: str) -> None:
+        """Ask for a full checkpoint at the next safe point; what a person asked for is kept for good."""
+        self.request_save(reason, pinned=True)
+
+    def set_lr(self, value: float | None, group: str | None = None) -> None:
+        """Make the learning rate be ``value`` from the next step on; None gives it back to the schedule."""
+        self.ask_rate(RateRequest("set", None if value is None else check_rate(value, "a learning rate"), group))
+
+    def scale_lr(self, factor: float, group: str | None = None) -> None:
+        """Multiply whatever learning rate is in effect, for good; factors multiply and are saved with the run."""
+        self.ask_rate(RateRequest("scale", check_rate(factor, "a factor of the learning rate"), group))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Take hyper-parameters."""
+        self.engine.params.update(params)
+        if self.engine.sinks:
+            self.engine.publish("params", params)
+
+    def log_image(self, name: str, image: Any) -> None:
+        """Take an image: an array (height x width, or height x width x channels) or the path of a file."""
+        if self.engine.sinks:
+            self.engine.publish("image", {name: image})
+
+    def add_callback(
+        self, event: str, fn: Function, every: int | None = None, once: bool = False, guarded: bool = False
+    ) -> Handle:
+        """Call ``fn(run)`` at an event; the handle's ``.remove()`` takes it back."""
+        self.check_attached(f"add_callback({event!r})")
+        label = self.roster.unique(f"{getattr(fn, '__name__', type(fn).__name__)}()")
+        return self.engine.dispatcher.listen(event, fn, label=label, guarded=guarded, every=every, once=once)
+
+    def on(
+        self, event: str, every: int | None = None, once: bool = False, guarded: bool = False
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function for an event."""
+
+        def register(fn: Function) -> Function:
+            self.add_callback(event, fn, every=every, once=once, guarded=guarded)
+            return fn
+
+        return register
+
+    def add(self, callback: Callback) -> None:
+        """Add one more callback object, before the training starts."""
+        self.check_attached(f"add({getattr(callback, 'name', callback)})")
+        if self.engine.in_training:
+            raise AttachError(
+                "a callback object cannot be added while a training runs: its state has to stand before on_train_start;"
+                " add it before, or use run.add_callback(event, fn) now"
+            )
+        self.roster.add(callback)
+        if self.engine.active:
+            self.roster.claim_all()
+
+    def detach(self) -> None:
+        """Undo attach: the trainer is as it was before."""
+        if self.on_detach is None:
+            raise AttachError(f"{self.host} is not attached; there is nothing to undo")
+        if self.engine.active:
+            raise AttachError("a run cannot be detached while it trains; use run.stop(reason), then detach")
+        if not self.detached:
+            self.on_detach()
+            self.detached = True
+
+    def declare(self, event: str) -> None:
+        """Add an event of your own, named "on_...", to be emitted with ``emit``."""
+        self.engine.dispatcher.declare(event)
+
+    def emit(self, event: str) -> None:
+        """Deliver an event of your own."""
+        from epochal.core.events import EVENT_NAMES
+
+        slot = self.engine.dispatcher.slot(event)
+        if event in EVENT_NAMES:
+            raise ArgumentError(f"{event!r} comes from the trainer; emit is for events made with run.declare")
+        slot.fire(self)
+
+    # -- for callbacks and integrations --------------------------------------------------------------------------
+
+    def label(self, callback: Callback) -> str:
+        """Return the name under which this run knows a callback: its own, with #2 ... if another has it too."""
+        return self.roster.label(callback)
+
+    def request_save(self, reason: str, *, pinned: bool = False) -> None:
+        """Ask for a checkpoint on behalf of the callback that is running."""
+        if self.engine.saver is None:
+            raise CapabilityError(f"{self.host} has no checkpoints in this training: nothing can be saved")
+        self.engine.requests.saves.append(SaveRequest(str(reason), self.who(), pinned))
+
+    def ask_rate(self, request: RateRequest) -> None:
+        """Queue a change of the learning rate, unless it cannot work."""
+        host = self.engine.rate_host
+        if host is None:
+            raise CapabilityError(f"{self.host} shows no optimizer now: its learning rate cannot be changed")
+        check_group(request.group, host.groups())
+        self.engine.requests.rates.append(request)
+        if threading.get_ident() == self.engine.thread:
+            self.engine.take_over_rates()
+
+    def who(self) -> str:
+        """Return who is calling: the callback whose event is being delivered on this thread, or "user"."""
+        handle = caller()
+        return handle.label if handle is not None else "user"
+
+    def check_attached(self, what: str) -> None:
+        """Raise AttachError on a detached run."""
+        if self.detached:
+            raise AttachError(f"{what}: this run is detached and would never call it; attach again")
+
+    def time_callbacks(self, on: bool = True) -> None:
+        """Measure what each callback costs, for the summary at the end."""
+        self.engine.dispatcher.time_calls(on)

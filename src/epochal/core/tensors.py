@@ -1,0 +1,87 @@
+"""Scalars of any framework, told apart without importing one: detach them, read many in one go, copy them aside."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from epochal.core.errors import ArgumentError
+
+Scalar = Any  # float, int, bool, a NumPy scalar, or a tensor with one element
+
+
+def scalar(value: Any, name: str) -> Scalar:
+    """Return what is kept of a logged value: a number as a float, a tensor detached and neither copied nor read.
+
+    >>> scalar(3, "n")
+    3.0
+    """
+    detach = getattr(value, "detach", None)
+    if detach is not None:
+        if value.numel() != 1:
+            raise ArgumentError(f"{name!r} was logged with a tensor of shape {tuple(value.shape)}; log one number")
+        return detach()
+    if isinstance(value, (int, float)):
+        return float(value)
+    if not hasattr(value, "__float__"):
+        raise ArgumentError(f"{name!r} was logged with {value!r} ({type(value).__name__}); log one number")
+    if type(value).__module__ == "numpy":
+        if value.size != 1:
+            raise ArgumentError(f"{name!r} was logged with an array of shape {value.shape}; log one number")
+        return float(value.item())
+    return value
+
+
+def is_remote(value: Scalar) -> bool:
+    """Say whether reading the value would make the host wait for a device."""
+    device = getattr(value, "device", None)
+    return device is not None and getattr(device, "type", "cpu") != "cpu"
+
+
+def read(values: Sequence[Scalar]) -> list[float]:
+    """Return the values as floats; tensors of one device are brought to the host in one copy.
+
+    >>> read([1.0, 2])
+    [1.0, 2.0]
+    """
+    numbers: list[float] = [0.0] * len(values)
+    remote: dict[str, list[int]] = {}
+    for index, value in enumerate(values):
+        if is_remote(value):
+            remote.setdefault(str(value.device), []).append(index)
+        else:
+            numbers[index] = float(value)
+    if remote:
+        torch: Any = sys.modules["torch"]
+        for places in remote.values():
+            stacked = torch.stack([values[place].reshape(()).double() for place in places])
+            for place, number in zip(places, stacked.tolist(), strict=True):
+                numbers[place] = number
+    return numbers
+
+
+class HostCopy:
+    """A device tensor on its way to the host: the copy is queued now and asked for later, without waiting."""
+
+    __slots__ = ("event", "host", "value")
+
+    def __init__(self, value: Scalar) -> None:
+        self.value = value
+        self.event: Any = None
+        self.host: Any = None
+        if value.device.type == "cuda":
+            torch: Any = sys.modules["torch"]
+            self.host = torch.empty(1, dtype=value.dtype, pin_memory=True)
+            self.host.copy_(value.reshape(1), non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def arrived(self) -> bool:
+        """Say whether the number has reached the host."""
+        return self.event is None or bool(self.event.query())
+
+    def number(self) -> float:
+        """Return the number, waiting for it if it is still on its way."""
+        if self.event is None:
+            return float(self.value)
+        self.event.synchronize()
+        return float(self.host[0])
