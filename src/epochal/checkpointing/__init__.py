@@ -1,0 +1,1 @@
+"""Checkpoints: layout, atomic commit, verification, retention, and what reads them back."""

@@ -1,0 +1,21 @@
+"""A blob: the bytes of one tensor on their way into a tensor file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One tensor to be written: its type in the safetensors' vocabulary, its shape, and where its bytes come from.
+
+    >>> Blob("U8", (3,), 3, lambda: memoryview(b"abc")).data().tobytes()
+    b'abc'
+
+    ``data`` is called once, while the file is written, so that one tensor at a time needs memory on the host. The
+    bytes are little-endian, the last dimension contiguous.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    data: Callable[[], memoryview]

@@ -1,0 +1,193 @@
+"""What lies in a checkpoint folder: names of files, the format version, and the manifest."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from epochal.core.errors import CheckpointError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STATE = "state.json"
+COMMIT = "COMMIT"
+TENSORS = ".safetensors"
+BAD = ".bad-"
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def folder_name(*, epoch: int, batch: int | None, step: int) -> str:
+    """Return the folder name of a moment; a moment inside an epoch carries its batch.
+
+    >>> folder_name(epoch=3, batch=None, step=120), folder_name(epoch=3, batch=17, step=120)
+    ('epoch-0003-step-000120', 'epoch-0003-batch-000017-step-000120')
+    """
+    inside = "" if batch is None else f"-batch-{batch:06d}"
+    return f"epoch-{epoch:04d}{inside}-step-{step:06d}"
+
+
+def is_part_name(name: str) -> bool:
+    """Tell whether a part can be named so: letters, digits, ``_`` and ``-``, since it becomes a file's name.
+
+    >>> is_part_name("model"), is_part_name("../model")
+    (True, False)
+    """
+    return _PART.fullmatch(name) is not None
+
+
+def now() -> str:
+    """Return the present moment as ISO 8601 text in UTC, to the millisecond.
+
+    >>> now().endswith("+00:00")
+    True
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file as it was written: its size in bytes, and a checksum that names its algorithm.
+
+    >>> FileRecord(size=3, checksum="crc32:352441c2").size
+    3
+    """
+
+    size: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says about itself; written last but for ``COMMIT``, and the only truth about it.
+
+    >>> one = Manifest(name="epoch-0003-step-000120", epoch=3, step=120, metrics={"val/loss": float("inf")})
+    >>> Manifest.from_bytes(one.to_bytes()) == one
+    True
+
+    ``batch`` is None at the end of an epoch. ``serial`` counts the saves of a folder and gives their order: clocks and
+    steps can go back, it cannot. ``asked_by`` holds the labels of those who asked, ``order`` the fingerprint of the
+    data order, where a trainer has one.
+    """
+
+    name: str
+    epoch: int
+    step: int
+    batch: int | None = None
+    serial: int = 0
+    reason: str = ""
+    asked_by: tuple[str, ...] = ()
+    pinned: bool = False
+    resume_point: bool = True
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    fitness: float | None = None
+    created: str = ""
+    files: Mapping[str, FileRecord] = field(default_factory=dict[str, FileRecord])
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    order: str | None = None
+    format: int = FORMAT
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files of this checkpoint, the manifest and ``COMMIT`` left out."""
+        return sum(record.size for record in self.files.values())
+
+    def to_bytes(self) -> bytes:
+        """Return the text of ``manifest.json``; NaN and infinities become strings, as JSON has none."""
+        content = {
+            "format": self.format,
+            "name": self.name,
+            "serial": self.serial,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "reason": self.reason,
+            "asked_by": list(self.asked_by),
+            "pinned": self.pinned,
+            "resume_point": self.resume_point,
+            "metrics": {name: _number(value) for name, value in self.metrics.items()},
+            "fitness": None if self.fitness is None else _number(self.fitness),
+            "created": self.created,
+            "files": {name: {"size": one.size, "checksum": one.checksum} for name, one in self.files.items()},
+            "versions": dict(self.versions),
+            "order": self.order,
+        }
+        return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """Read the text of ``manifest.json``; `CheckpointError` says what in it cannot be read.
+
+        >>> Manifest.from_bytes(b"{}")
+        Traceback (most recent call last):
+        epochal.core.errors.CheckpointError: manifest.json lacks 'format'
+        """
+        content = _object(data)
+        version = content.get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise NewerFormat(version)
+        try:
+            return _manifest(content)
+        except KeyError as missing:
+            raise CheckpointError(f"{MANIFEST} lacks {missing}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{MANIFEST} has a value of the wrong kind: {error}") from None
+
+
+class NewerFormat(CheckpointError):
+    """A checkpoint of a format that this version of Epochal does not know yet; it is not damaged.
+
+    >>> raise NewerFormat(9)
+    Traceback (most recent call last):
+    epochal.checkpointing.layout.NewerFormat: written in checkpoint format 9, ...
+    """
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"written in checkpoint format {version}, this Epochal reads up to {FORMAT}: pip install -U epochal"
+        )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{MANIFEST} is not readable as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{MANIFEST} holds a {type(content).__name__}, not an object")
+    return cast("dict[str, Any]", content)
+
+
+def _manifest(content: Mapping[str, Any]) -> Manifest:
+    files = {name: FileRecord(int(one["size"]), str(one["checksum"])) for name, one in content["files"].items()}
+    outside = [name for name in files if not _FILE.fullmatch(name)]
+    if outside:
+        raise ValueError(f"{outside[0]!r} is no file name")
+    batch, fitness = content["batch"], content["fitness"]
+    return Manifest(
+        format=int(content["format"]),
+        name=str(content["name"]),
+        serial=int(content["serial"]),
+        epoch=int(content["epoch"]),
+        batch=None if batch is None else int(batch),
+        step=int(content["step"]),
+        reason=str(content["reason"]),
+        asked_by=tuple(str(one) for one in content["asked_by"]),
+        pinned=bool(content["pinned"]),
+        resume_point=bool(content["resume_point"]),
+        metrics={str(name): float(value) for name, value in content["metrics"].items()},
+        fitness=None if fitness is None else float(fitness),
+        created=str(content["created"]),
+        files=files,
+        versions={str(name): str(value) for name, value in content["versions"].items()},
+        order=content["order"],
+    )
+
+
+def _number(value: float) -> float | str:
+    value = float(value)
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,79 @@
+"""Retention: which checkpoints stay, decided from their manifests alone."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from epochal.checkpointing.layout import Manifest
+from epochal.core.errors import ArgumentError
+
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What one asker keeps of the checkpoints it asked for: the newest ``last`` and the ``best``.
+
+    >>> Keep(last=2, best=1, metric="val/loss", mode="min").best
+    1
+
+    ``last=None`` (or -1) keeps all of them, ``best=None`` none as best. Best ranks by ``metric``, else by fitness.
+    """
+
+    last: int | None = 1
+    best: int | None = None
+    metric: str | None = None
+    mode: Mode = "max"
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last < -1:
+            raise ArgumentError(f"last={self.last} keeps nothing that exists: a number, or None for all")
+        if self.best is not None and self.best < 0:
+            raise ArgumentError(f"best={self.best} keeps nothing that exists: a number, or None for none")
+        if self.mode not in ("min", "max"):
+            raise ArgumentError(f"mode={self.mode!r} is neither 'min' nor 'max'")
+
+
+def ranked(manifests: Iterable[Manifest], *, metric: str | None = None, mode: Mode = "max") -> list[Manifest]:
+    """Return those that have a value, best first; of equal ones the earlier is better, and NaN is no value.
+
+    >>> rates = {"a": 1.0, "b": float("nan"), "c": 2.0}
+    >>> saves = [Manifest(name=name, epoch=0, step=0, fitness=rate) for name, rate in rates.items()]
+    >>> [one.name for one in ranked(saves)]
+    ['c', 'a']
+    """
+    sign = 1.0 if mode == "min" else -1.0
+    rated = [(sign * value, one) for one in manifests if not math.isnan(value := _value(one, metric))]
+    return [one for _, one in sorted(rated, key=lambda pair: pair[0])]
+
+
+def kept(manifests: Sequence[Manifest], rules: Mapping[str, Keep], *, protected: Collection[str] = ()) -> set[str]:
+    """Return the names of the checkpoints that stay; ``manifests`` come oldest first.
+
+    >>> saves = [Manifest(name=str(n), epoch=n, step=n, asked_by=("each epoch",)) for n in range(4)]
+    >>> sorted(kept(saves, {"each epoch": Keep(last=2)}, protected={"0"}))
+    ['0', '2', '3']
+
+    Each rule applies to what its asker asked for. Always kept: what is pinned, protected, or asked for by somebody
+    without a rule, and the newest resume point.
+    """
+    staying = {one.name for one in manifests if one.pinned or one.name in protected}
+    staying |= {one.name for one in manifests if not one.asked_by or any(label not in rules for label in one.asked_by)}
+    staying |= {one.name for one in [one for one in manifests if one.resume_point][-1:]}
+    for label, rule in rules.items():
+        staying |= _kept_by(rule, [one for one in manifests if label in one.asked_by])
+    return staying
+
+
+def _kept_by(rule: Keep, asked: Sequence[Manifest]) -> set[str]:
+    count = len(asked) if rule.last is None or rule.last < 0 else rule.last
+    newest = asked[max(0, len(asked) - count) :]
+    best = ranked(asked, metric=rule.metric, mode=rule.mode)[: rule.best or 0]
+    return {one.name for one in (*newest, *best)}
+
+
+def _value(manifest: Manifest, metric: str | None) -> float:
+    if metric in (None, "fitness") and manifest.fitness is not None:
+        return manifest.fitness
+    return manifest.metrics.get(metric or "fitness", math.nan)

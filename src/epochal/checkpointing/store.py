@@ -1,0 +1,204 @@
+"""The checkpoint store: one folder through which all saves of a run go."""
+
+import errno
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from epochal.checkpointing.commit import commit, remove, remove_leftovers, sync_folder, write_pointer
+from epochal.checkpointing.layout import BAD, FileRecord, Manifest, folder_name, now
+from epochal.checkpointing.listing import Listing, read_listing
+from epochal.checkpointing.parts import encode_parts
+from epochal.checkpointing.retention import Keep, kept, ranked
+from epochal.checkpointing.saved import SavedCheckpoint
+from epochal.checkpointing.verify import Verdict
+from epochal.checkpointing.versions import versions
+from epochal.checkpointing.view import Checkpoints
+from epochal.core.errors import CheckpointError
+
+_log = logging.getLogger("epochal")
+_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class CheckpointStore:
+    """The committed checkpoints in a folder, which is made at the first save.
+
+    >>> import tempfile
+    >>> store = CheckpointStore(tempfile.mkdtemp())
+    >>> store.keep("each epoch", Keep(last=1, best=1))
+    >>> for epoch, fitness in enumerate([0.5, 0.9, 0.7, 0.6]):
+    ...     _ = store.save({"run": {}}, epoch=epoch, step=epoch, asked_by=["each epoch"], fitness=fitness)
+    >>> [one.manifest.epoch for one in store.checkpoints]
+    [1, 3]
+
+    One writer at a time. A failed save is a `CheckpointError`; what was saved before it stays as it is.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self._rules: dict[str, Keep] = {}
+        self._protected: set[str] = set()
+        if self.directory.is_dir():
+            try:
+                remove_leftovers(self.directory)
+            except OSError as error:
+                _log.warning("leftovers of dead writers stay in %s: %s", self.directory, error.strerror)
+
+    @cached_property
+    def _listing(self) -> Listing:
+        return read_listing(self.directory)
+
+    @property
+    def rules(self) -> Mapping[str, Keep]:
+        """The rule of each asker."""
+        return self._rules
+
+    @property
+    def checkpoints(self) -> Checkpoints[SavedCheckpoint]:
+        """The committed checkpoints, oldest first, read-only."""
+        return Checkpoints(lambda: self._listing.saved, self._rules)
+
+    def keep(self, label: str, rule: Keep) -> None:
+        """Set what one asker keeps of the checkpoints it asked for, from the next save on."""
+        self._rules[label] = rule
+
+    def protect(self, name: str) -> None:
+        """Keep one checkpoint, the one resumed from, until a newer resume point is committed and verified."""
+        self._protected.add(name)
+
+    def save(
+        self,
+        parts: Mapping[str, Any],
+        *,
+        epoch: int,
+        step: int,
+        batch: int | None = None,
+        reason: str = "",
+        asked_by: Sequence[str] = (),
+        pinned: bool = False,
+        resume_point: bool = True,
+        metrics: Mapping[str, float] | None = None,
+        fitness: float | None = None,
+        order: str | None = None,
+    ) -> SavedCheckpoint:
+        """Write one checkpoint and commit it, then set the pointers and apply the rules.
+
+        ``parts`` maps a name to a state tree. Raises `CheckpointError` when the disk refuses or a value cannot be
+        saved; training can go on, older checkpoints are untouched.
+        """
+        files = encode_parts(parts)
+
+        def describe(records: Mapping[str, FileRecord]) -> Manifest:
+            return Manifest(
+                name=self._free(folder_name(epoch=epoch, batch=batch, step=step)),
+                epoch=epoch,
+                step=step,
+                batch=batch,
+                serial=1 + max((one.manifest.serial for one in self._listing.saved), default=0),
+                reason=reason,
+                asked_by=tuple(asked_by),
+                pinned=pinned,
+                resume_point=resume_point,
+                metrics=dict(metrics or {}),
+                fitness=fitness,
+                created=now(),
+                files=records,
+                versions=versions(),
+                order=order,
+            )
+
+        try:
+            manifest = commit(self.directory, files, describe)
+        except OSError as error:
+            raise CheckpointError(self._failure(error)) from error
+        saved = SavedCheckpoint(self.directory / manifest.name, manifest)
+        self._listing.saved.append(saved)
+        self._release(saved)
+        self._point()
+        self._retain()
+        return saved
+
+    def newest_resume_point(self) -> SavedCheckpoint | None:
+        """Return the newest checkpoint from which a training can go on exactly, verified.
+
+        A damaged one is renamed to ``.bad-...`` and logged as an error, and the one before is taken.
+        """
+        for path, verdict in list(self._listing.damaged.items()):
+            del self._listing.damaged[path]
+            self._set_aside(path, verdict)
+        for saved in reversed(tuple(self._listing.saved)):
+            if not saved.manifest.resume_point:
+                continue
+            verdict = saved.verify()
+            if verdict.ok:
+                return saved
+            self._listing.saved.remove(saved)
+            self._set_aside(saved.path, verdict)
+        return None
+
+    def _set_aside(self, path: Path, verdict: Verdict) -> None:
+        if verdict.newer:  # not damaged, and going on without it would lose what it holds
+            raise CheckpointError(f"{path} is {verdict}")
+        _log.error("checkpoint %s is damaged, the one before it is taken: %s", path, verdict)
+        try:
+            os.rename(path, path.with_name(self._free(BAD + path.name)))
+            sync_folder(path.parent)
+        except OSError as error:
+            _log.error("%s could not be set aside: %s", path, error.strerror)
+
+    def _release(self, saved: SavedCheckpoint) -> None:
+        if not (self._protected and saved.manifest.resume_point):
+            return
+        verdict = saved.verify()
+        if verdict.ok:
+            self._protected.clear()
+        else:
+            _log.error("checkpoint %s cannot be read back: %s", saved.path, verdict)
+
+    def _point(self) -> None:
+        manifests = [one.manifest for one in self._listing.saved]
+        best = ranked(manifests) or next(
+            (ranked(manifests, metric=rule.metric, mode=rule.mode) for rule in self._rules.values() if rule.best), []
+        )
+        try:
+            write_pointer(self.directory / "last", manifests[-1].name)
+            if best:
+                write_pointer(self.directory / "best", best[0].name)
+        except OSError as error:
+            _log.warning("the pointers in %s are not up to date: %s", self.directory, error.strerror)
+
+    def _retain(self) -> None:
+        listed = self._listing.saved
+        staying = kept([one.manifest for one in listed], self._rules, protected=self._protected)
+        for saved in [one for one in listed if one.manifest.name not in staying]:
+            try:
+                remove(saved.path)
+            except FileNotFoundError:
+                pass  # somebody else deleted it
+            except OSError as error:
+                _log.warning("checkpoint %s could not be deleted: %s", saved.path, error.strerror)
+                continue
+            listed.remove(saved)
+
+    def _free(self, name: str) -> str:
+        count, free = 1, name
+        while (self.directory / free).exists():
+            count += 1
+            free = f"{name}-{count}"
+        return free
+
+    def _failure(self, error: OSError) -> str:
+        if error.errno in _SPACE:
+            cure = "free some space, keep fewer (keep_last=, keep_best=), or save elsewhere (dir=)"
+        elif error.errno in _RIGHTS:
+            cure = "make the folder writable, or save elsewhere (dir=)"
+        else:
+            cure = "check the disk, or save elsewhere (dir=)"
+        return (
+            f"the checkpoint could not be written to {self.directory}: {error.strerror or error}. "
+            f"Nothing of it is left, older checkpoints are as they were; {cure}"
+        )
