@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epochal.core.errors import CheckpointError, EpochalError
+from epochal.core.errors import CheckpointError, EpochalError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,14 +73,20 @@ def checkpoints(
     verify: Annotated[bool, typer.Option(help="Read every file again and compare checksums.")] = False,
 ) -> None:
     """List the checkpoints of a run: when and why they were saved, with which metrics, how large."""
-    from epochal.checkpointing.store import CheckpointStore
+    from epochal.checkpointing.checkpoint import FOLDER
+    from epochal.checkpointing.listing import read_listing
 
-    saved = list(CheckpointStore(_run_folder(run)).all())
-    if not saved:
-        raise CheckpointError(f"{run} holds no committed checkpoint")
-    broken = _list_checkpoints(saved, verify)
-    if broken:
-        raise CheckpointError(f"{broken} of {len(saved)} checkpoints are damaged")
+    folder = _run_folder(run)
+    listing = read_listing(folder / FOLDER if (folder / FOLDER).is_dir() else folder)
+    damaged = {path.name: str(verdict) for path, verdict in listing.damaged.items()}
+    if verify:
+        damaged |= {one.path.name: str(verdict) for one in listing.saved if not (verdict := one.verify())}
+    if not (listing.saved or damaged):
+        raise CheckpointError(f"{folder} holds no committed checkpoint")
+    _console().print(_checkpoint_table(listing.saved, damaged, verify))
+    if damaged:
+        told = "\n".join(f"  {name}: {why}" for name, why in damaged.items())
+        raise CheckpointError(f"{len(damaged)} of {folder} cannot be used\n{told}")
 
 
 @app.command()
@@ -116,11 +122,35 @@ def _table(*columns: str) -> "Table":
 
 
 def _run_folder(run: Path) -> Path:
-    return run
+    """Return the folder of a run that is told by its path, by its name below `runs`, or as `latest`."""
+    if run.is_dir():
+        return run
+    marks = sorted(Path("runs").rglob("run.json"), key=lambda mark: mark.stat().st_mtime)
+    if str(run) == "latest" and marks:
+        return marks[-1].parent
+    known = {mark.parent.name: mark.parent for mark in marks}
+    if run.name in known:
+        return known[run.name]
+    guess = nearest(run.name, known)
+    hint = f"; did you mean {guess}?" if guess else f" among the {len(known)} in runs/"
+    raise CheckpointError(f"there is no run {run}: neither a folder here nor a name{hint}")
 
 
-def _list_checkpoints(saved: "list[SavedCheckpoint]", verify: bool) -> int:
-    return 0
+def _checkpoint_table(saved: "list[SavedCheckpoint]", damaged: dict[str, str], verify: bool) -> "Table":
+    table = _table("checkpoint", "epoch", "step", "why", "fitness", "metrics", "size", "state")
+    for one in saved:
+        manifest = one.manifest
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items()))
+        fitness = "-" if manifest.fitness is None else f"{manifest.fitness:.4g}"
+        state = "[red]damaged[/]" if one.path.name in damaged else "[green]verified[/]" if verify else "committed"
+        size = f"{manifest.size / 1e6:.2f} MB"
+        # Epochs are told from 1, as progress does; the folder's name counts from 0, as the run does.
+        table.add_row(
+            manifest.name, str(manifest.epoch + 1), str(manifest.step), manifest.reason, fitness, metrics, size, state
+        )
+    for name in damaged.keys() - {one.path.name for one in saved}:
+        table.add_row(name, "", "", "", "", "", "", "[red]damaged[/]")
+    return table
 
 
 if __name__ == "__main__":
