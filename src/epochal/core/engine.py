@@ -66,6 +66,7 @@ class Engine:
         self.fitness_rule = fitness
         self.rate_host: RateHost | None = None
         self.saver: Saver | None = None
+        self.restorer: Callable[[Any], None] | None = None  # how a saved model is loaded, where load_into is not enough
         self.aliases: dict[str, str] = {}
         self.model: Any = None
         self.optimizer: Any = None
@@ -92,7 +93,7 @@ class Engine:
         self.new_fitness: float | None = None  # measured, not settled yet
         self.fitness_validated = False  # this epoch's fitness comes from its validation
         self.end_reason: str | None = None
-        self.epoch, self.num_epochs = 0, None
+        self.epoch, self.next_epoch, self.num_epochs = 0, 0, None
         self.batch, self.num_batches = 0, None
         self.val_batch, self.num_val_batches = 0, None
         self.step = self.batches = 0
@@ -305,7 +306,7 @@ class Engine:
         self.measure_fitness()
         self.history[-1] = self.metrics.history_row()
         settled = self.settle(validation=False)
-        self.in_epoch = False
+        self.in_epoch, self.next_epoch = False, self.epoch + 1
         self.safe_point("epoch", settled)
 
     def measure_fitness(self) -> None:
@@ -348,6 +349,13 @@ class Engine:
         if self.requests.saves:
             self.save(self.moment("epoch", None))
 
+    def restore(self, saved: Any) -> None:
+        """Load a checkpoint's model into the model in use."""
+        if self.restorer is not None:
+            self.restorer(saved)
+        else:
+            saved.load_into(self.model)
+
     def stop_now(self) -> bool:
         """Say whether a stop may be taken after this batch: not inside a running accumulation group."""
         return bool(self.requests.stops) and (self.since_step == 0 or self.since_step >= self.longest_group)
@@ -358,6 +366,7 @@ class Engine:
         """Return the run's own state, to be saved beside the callbacks'."""
         return {
             "epoch": self.epoch,
+            "next_epoch": self.next_epoch,
             "step": self.step,
             "batches": self.batches,
             "best_fitness": self.best_fitness,
@@ -370,7 +379,7 @@ class Engine:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        for name in ("epoch", "step", "batches", "best_fitness", "best_epoch", "fitness", "longest_group"):
+        for name in ("epoch", "next_epoch", "step", "batches", "best_fitness", "best_epoch", "fitness", "longest_group"):
             setattr(self, name, state[name])
         self.history = [dict(row) for row in state["history"]]
         self.rates.load_state_dict(state["rates"])

@@ -183,7 +183,7 @@ class Run:
     @property
     def checkpoints(self) -> Any:
         """The committed checkpoints, oldest first; ``.best()`` and ``.last``."""
-        return self.checkpoint_store if self.checkpoint_store is not None else ()
+        return self.checkpoint_store.checkpoints if self.checkpoint_store is not None else ()
 
     @property
     def end_reason(self) -> str | None:

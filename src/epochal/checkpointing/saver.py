@@ -1,0 +1,64 @@
+"""How a run's state becomes a checkpoint: what the engine calls when somebody asked for a save."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from epochal.core.errors import CheckpointError
+from epochal.core.moment import Moment
+from epochal.core.requests import SaveRequest
+
+if TYPE_CHECKING:
+    from epochal.checkpointing.view import Store
+    from epochal.core.run import Run
+
+
+class Captured(NamedTuple):
+    """A run's state at a moment, not written yet."""
+
+    parts: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+
+class RunSaver:
+    """Captures a run's own state, its callbacks' and its host's, and writes them through one store.
+
+    ``parts`` returns the host's state: a part's name -> a state tree. ``resumable``: the host can go on from a
+    checkpoint taken between two epochs. Without a run folder (``on_disk=False``) only the store is written to.
+    """
+
+    def __init__(self, run: "Run", store: "Store", parts: Callable[[], Mapping[str, Any]], *, resumable: bool) -> None:
+        self.run, self.store, self.parts, self.resumable = run, store, parts, resumable
+
+    def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Captured:
+        """Return the state of everything as of now; several requests of one moment make one checkpoint."""
+        engine = self.run.engine
+        metrics = engine.metrics.history_row()
+        measured = engine.metrics.entries.get("fitness")
+        fresh = measured is not None and engine.fitness is not None and measured.at.epoch == engine.epoch
+        parts = {**self.parts(), "run": engine.state_dict(), "callbacks": self.run.roster.states()}
+        about = {
+            "epoch": engine.epoch,
+            "step": engine.step,
+            "batch": engine.batch if engine.in_epoch and not engine.batches_done else None,
+            "reason": "; ".join(request.reason for request in asked),
+            "asked_by": tuple(dict.fromkeys(request.by for request in asked)),
+            "pinned": any(request.pinned for request in asked),
+            "resume_point": self.resumable and not engine.in_epoch and not engine.epoch_cut,
+            "metrics": dict(metrics),
+            "fitness": engine.fitness if fresh else None,
+        }
+        return Captured(parts, about)
+
+    def write(self, captured: Captured) -> Exception | None:
+        """Commit the checkpoint; return the error if it cannot be."""
+        try:
+            if self.run.folder is not None:
+                self.run.folder.make()
+            self.store.save(captured.parts, **captured.about)
+        except CheckpointError as error:
+            return error
+        except Exception as error:  # what a user's state_dict holds must not end a training either
+            failure = CheckpointError(f"the checkpoint could not be written: {error!r}")
+            failure.__cause__ = error
+            return failure
+        return None

@@ -1,0 +1,79 @@
+"""What every trainer on torch shares: the true optimizer step, and learning rates that no schedule undoes."""
+
+from typing import Any
+
+from epochal.core.engine import Engine
+
+
+def group_name(group: dict[str, Any], index: int) -> str:
+    """Return the name of a parameter group: its own, or pg0, pg1 ... by position.
+
+    >>> group_name({"lr": 0.1}, 1)
+    'pg1'
+    """
+    name = group.get("name")
+    return name if isinstance(name, str) else f"pg{index}"
+
+
+class OptimizerHooks:
+    """Counts the steps an optimizer really does, and is the last word on its learning rates.
+
+    ``counts``: the steps of this optimizer are ``run.step``. Once a rate was asked for, the rate in effect is written
+    right before each step and the schedule's own value is put back right after it: warm-up and schedulers, which build
+    on what they wrote last, run on unseen.
+    """
+
+    def __init__(self, engine: Engine, optimizer: Any, *, counts: bool = True) -> None:
+        self.engine, self.optimizer, self.counts = engine, optimizer, counts
+        self.own: list[Any] = []  # the schedule's rates while ours are in place
+        self.handles = [optimizer.register_step_post_hook(self.after_step)]
+
+    def groups(self) -> dict[str, float]:
+        """Return the rate the trainer's own schedule gives each parameter group."""
+        groups = self.optimizer.param_groups
+        rates = self.own or [group["lr"] for group in groups]
+        return {group_name(group, index): float(rates[index]) for index, group in enumerate(groups)}
+
+    def take_over(self) -> None:
+        """Write the rates in effect before every step from now on."""
+        self.handles.append(self.optimizer.register_step_pre_hook(self.before_step))
+
+    def before_step(self, *_: Any) -> None:
+        """Put the rates in effect in place of the schedule's."""
+        if self.engine.requests.rates:
+            self.engine.apply_rates()
+        rates = self.engine.rates
+        if not rates.active:
+            return
+        own = [rate.clone() if hasattr(rate, "clone") else rate for rate in self.rates_in_place()]
+        for index, group in enumerate(self.optimizer.param_groups):
+            self.write(group, rates.effective(group_name(group, index), float(own[index])))
+        self.own = own
+
+    def after_step(self, *_: Any) -> None:
+        """Say that a step was done, then give the schedule its own rates back."""
+        try:
+            self.engine.stepped(counts=self.counts)
+        finally:
+            if self.own:
+                for group, rate in zip(self.optimizer.param_groups, self.own, strict=True):
+                    self.write(group, rate)
+                self.own = []
+
+    def rates_in_place(self) -> list[Any]:
+        """Return what the parameter groups hold."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    @staticmethod
+    def write(group: dict[str, Any], rate: Any) -> None:
+        """Write a rate; a tensor, as capturable optimizers hold, is filled in place."""
+        if hasattr(group["lr"], "fill_"):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+    def remove(self) -> None:
+        """Take the hooks out: the optimizer is as it was."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()

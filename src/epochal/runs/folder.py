@@ -1,0 +1,83 @@
+"""Where a run keeps its files: a folder with a name of its own, made when the first file is written."""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from epochal.core.errors import ArgumentError, CheckpointError
+
+MARK = "run.json"
+
+
+def default_name() -> str:
+    """Return the name of a run nobody named: the script's stem, "notebook" in one."""
+    if "ipykernel" in sys.modules:
+        return "notebook"
+    script = Path(sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "python")
+    return script.parent.name if script.stem == "__main__" else script.stem or "python"
+
+
+def is_taken(path: Path) -> bool:
+    """Say whether something lies there already."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+class RunFolder:
+    """A run's folder ``parent/name``, with -2, -3 ... when that is taken; ``make`` creates and marks it.
+
+    >>> RunFolder(Path("runs-of-nobody"), "digits").path.name
+    'digits'
+    """
+
+    def __init__(self, parent: str | os.PathLike[str] = "runs", name: str | None = None, *, fresh: bool = True) -> None:
+        if name is not None and (not name or Path(name).name != name):
+            raise ArgumentError(f"name={name!r} must be one folder's name, without a path; the path goes into dir=")
+        self.parent = Path(parent).absolute()
+        self.base = name or default_name()
+        self.path = self.parent / self.base
+        self.made = False
+        number = 1
+        while fresh and is_taken(self.path):
+            number += 1
+            self.path = self.parent / f"{self.base}-{number}"
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    def make(self) -> Path:
+        """Make the folder and its mark, if they are not there, and return it; CheckpointError where it cannot be."""
+        if self.made:
+            return self.path
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            mark = self.path / MARK
+            if not mark.exists():
+                about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat(), "pid": os.getpid()}
+                about["command"] = " ".join(sys.argv)
+                part = mark.with_suffix(".part")
+                part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+                part.replace(mark)
+        except OSError as error:
+            raise CheckpointError(
+                f"the run's folder {self.path} cannot be written: {error.strerror or error};"
+                " choose another with dir=, or free the way"
+            ) from error
+        self.made = True
+        return self.path
+
+
+def runs_named(parent: Path, name: str) -> list[Path]:
+    """Return the folders of runs that were given this name, oldest first."""
+    found: list[tuple[str, Path]] = []
+    for mark in Path(parent).glob(f"*/{MARK}"):
+        try:
+            about = json.loads(mark.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if about.get("base") == name or mark.parent.name == name:
+            found.append((str(about.get("created", "")), mark.parent))
+    return [path for _, path in sorted(found)]
