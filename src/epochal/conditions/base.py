@@ -59,11 +59,11 @@ class Condition(ABC):
         memo = self._memo
         if memo is None:
             # Made late and past the guard, so that a subclass may be a frozen dataclass or forget super().__init__().
-            memo = [None, False]
+            memo = list[Any]((None, False))
             object.__setattr__(self, "_memo", memo)
         elif memo[0] is now:
             return memo[1]
-        answer = self.holds(now)
+        answer = bool(self.holds(now))
         memo[0], memo[1] = now, answer
         return answer
 

@@ -10,12 +10,13 @@ from epochal.core.errors import ArgumentError
 
 Mode = Literal["min", "max"]
 
-WORDS: dict[str, Mode] = {
-    **dict.fromkeys(["loss", "error", "nll", "perplexity", "mae", "mse", "rmse", "wer", "fid"], "min"),
-    **dict.fromkeys(
-        ["fitness", "acc", "accuracy", "map", "precision", "recall", "f1", "auc", "iou", "dice", "bleu", "rouge", "r2", "score", "reward"], "max"
-    ),
-}
+LOW_IS_GOOD = ("loss", "error", "nll", "perplexity", "mae", "mse", "rmse", "wer", "fid")
+HIGH_IS_GOOD = (
+    *("fitness", "acc", "accuracy", "map", "precision", "recall", "f1", "auc", "iou", "dice"),
+    *("bleu", "rouge", "r2", "score", "reward"),
+)
+
+WORDS: dict[str, Mode] = {**dict.fromkeys(LOW_IS_GOOD, "min"), **dict.fromkeys(HIGH_IS_GOOD, "max")}
 """The one table of words from which the direction of a metric is inferred."""
 
 WORD = re.compile(r"[A-Za-z0-9]+")
@@ -34,11 +35,11 @@ def infer_mode(metric: str, mode: Mode | None = None, *, owner: str = "") -> Mod
     Raises ``ArgumentError`` for a name without such a word, and for a mode that is neither "min" nor "max".
     """
     start = f"{owner}: " if owner else ""
-    if mode is not None:
-        if mode not in ("min", "max"):
-            raise ArgumentError(f'{start}mode must be "min" or "max", not {mode!r}')
+    if mode == "min" or mode == "max":  # two tests, which a type checker follows
         return mode
-    found = [known for token in WORD.findall(metric) if (known := _mode_of_token(token))]
+    if mode is not None:
+        raise ArgumentError(f'{start}mode must be "min" or "max", not {mode!r}')
+    found: list[Mode] = [known for token in WORD.findall(metric) if (known := _mode_of_token(token))]
     if found:
         return found[-1]
     raise ArgumentError(

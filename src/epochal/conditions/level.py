@@ -109,7 +109,7 @@ class Diverged(Condition):
 
     def holds(self, now: Moment) -> bool:
         """Compare each value that arrived, or else the newest."""
-        state, values = self.state, _arrived(now, self.metric)
+        state, values = self.state, now.arrived.get(self.metric) or _settled(now, self.metric)
         if values:
             state.value = float(values[-1])
         for value in values or (state.value,):
@@ -154,7 +154,7 @@ class NonFinite(Condition):
 
     def holds(self, now: Moment) -> bool:
         """Look at each value that arrived, or else at the newest."""
-        state, values = self.state, _arrived(now, self.metric)
+        state, values = self.state, now.arrived.get(self.metric) or _settled(now, self.metric)
         if values:
             state.value = float(values[-1])
         for value in values or (state.value,):
@@ -178,13 +178,10 @@ class NonFinite(Condition):
         return f"{self.metric} is {_shown(self.state.blamed)}"
 
 
-def _arrived(now: Moment, metric: str) -> tuple[float, ...]:
+def _settled(now: Moment, metric: str) -> tuple[float, ...]:
     # A value that arrives and settles at once is one value: the settled one counts only when nothing arrived.
-    values = now.arrived.get(metric)
-    if values:
-        return values
-    settled = now.settled.get(metric)
-    return () if settled is None else (settled,)
+    value = now.settled.get(metric)
+    return () if value is None else (value,)
 
 
 def _shown(value: float | None) -> str:
