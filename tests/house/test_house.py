@@ -5,6 +5,7 @@ import statistics
 import sys
 
 import pytest
+
 from tools.house import ROOF, graph, modules, undocumented
 
 MODULES = modules()

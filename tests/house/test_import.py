@@ -8,9 +8,10 @@ REPORT = f"import sys, threading; print([m for m in {HEAVY} if m in sys.modules]
 
 
 def loaded_by(statement: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", f"{statement}; {REPORT}"], capture_output=True, text=True, check=True, timeout=60
-    ).stdout.strip()
+    command = [sys.executable, "-c", f"{statement}; {REPORT}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_importing_epochal_loads_nothing_heavy_and_starts_no_thread():

@@ -7,6 +7,8 @@ import sys
 import tomllib
 
 import pytest
+
+import epochal
 from tools.constraints import pins, table_of_tested
 from tools.house import ROOT
 
@@ -77,7 +79,7 @@ def test_every_page_of_the_docs_is_linked_from_the_index():
 
 
 def test_version_and_supported_pythons_are_told_once_and_the_same():
-    assert PYPROJECT["project"]["version"] in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{epochal.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
     low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PYPROJECT["project"]["requires-python"]).groups()
     assert int(low) <= sys.version_info.minor < int(high)
     for tool in ("find-python", "install"):
