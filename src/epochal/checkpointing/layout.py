@@ -124,7 +124,7 @@ class Manifest:
 
         >>> Manifest.from_bytes(b"{}")
         Traceback (most recent call last):
-        epochal.core.errors.CheckpointError: manifest.json lacks 'format'
+        epochal.core.errors.CheckpointError: manifest.json lacks 'files'
         """
         content = _object(data)
         version = content.get("format")
