@@ -34,7 +34,7 @@ def test_names_of_scores_are_maximised(name):
 def test_a_name_that_tells_nothing_asks_for_the_mode(name):
     with pytest.raises(ArgumentError, match="mode="):
         infer_mode(name)
-    with pytest.raises(ArgumentError, match="Plateau.*mode="):
+    with pytest.raises(ArgumentError, match=r"Plateau.*mode="):
         Plateau(name, patience=1)
     assert infer_mode(name, "max") == "max"
 

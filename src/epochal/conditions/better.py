@@ -43,7 +43,7 @@ def infer_mode(metric: str, mode: Mode | None = None, *, owner: str = "") -> Mod
     if found:
         return found[-1]
     raise ArgumentError(
-        f'{start}the name {metric!r} does not tell whether low or high is good: pass mode="min" or "max"'
+        f'{start}the name {metric!r} does not tell whether low or high is good: pass mode="min" or mode="max"'
     )
 
 
