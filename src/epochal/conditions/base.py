@@ -31,7 +31,7 @@ class Condition(ABC):
     """
 
     state: Any = None
-    """A dataclass of numbers that must survive a restart, or None; ``state_dict`` returns its fields."""
+    """A dataclass of numbers, all with defaults, that must survive a restart, or None; ``state_dict`` returns it."""
 
     _memo: list[Any] | None = None  # the moment at which it was last asked, and the answer
 

@@ -69,7 +69,7 @@ def _encode(value: Any) -> Any:
 def _decode(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, list) and isinstance(value, list):
         return [_decode(one, 0.0, where) for one in cast("list[Any]", value)]
-    if isinstance(default, (bool, int)) and type(value) is type(default):
+    if isinstance(default, (bool, int, str)) and type(value) is type(default):
         return value
     if default is None and (value is None or type(value) is int):
         return value
