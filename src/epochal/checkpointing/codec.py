@@ -207,8 +207,8 @@ def _read_mapping(kind: Callable[[], dict[Any, Any]]) -> Callable[[Decoder, dict
         made = kind()
         for key, one in node["items"]:
             made[decoder.value(key)] = decoder.value(one)
-        for name, one in decoder.value(node.get("attributes", {})).items():
-            setattr(made, name, one)
+        if "attributes" in node:
+            vars(made).update(decoder.value(node["attributes"]))
         return made
 
     return read
