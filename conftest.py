@@ -12,14 +12,16 @@ from sybil import Sybil
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+from epochal.demo.offline import ultralytics_offline
+
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("EPOCHAL_RESUME", None)
 
-# Ultralytics reads these when it is imported, which any test module may do first.
-_CONFIG = tempfile.mkdtemp(prefix="epochal-ultralytics-")
-os.environ.update({"YOLO_CONFIG_DIR": _CONFIG, "YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False"})
-atexit.register(shutil.rmtree, _CONFIG, ignore_errors=True)
+# Ultralytics reads its settings when it is imported, which any test module may do first.
+_ULTRALYTICS = Path(tempfile.mkdtemp(prefix="epochal-ultralytics-"))
+ultralytics_offline(_ULTRALYTICS, datasets_dir=str(_ULTRALYTICS / "datasets"))
+atexit.register(shutil.rmtree, _ULTRALYTICS, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

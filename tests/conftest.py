@@ -29,18 +29,16 @@ def _no_gradients_left_off(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def offline_ultralytics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ultralytics without network and integrations, two threads; the folder is its ``datasets_dir``."""
-    pytest.importorskip("ultralytics")
+def offline_ultralytics() -> Path:
+    """Ultralytics without network and integrations, on two threads; the folder is its ``datasets_dir``."""
+    cfg = pytest.importorskip("ultralytics.cfg")
     import torch
 
-    from epochal.demo.offline import ultralytics_offline
-
-    base = tmp_path_factory.mktemp("ultralytics")
-    datasets = base / "datasets"
-    datasets.mkdir()
-    ultralytics_offline(os.environ["YOLO_CONFIG_DIR"], datasets_dir=str(datasets), runs_dir=str(base / "runs"))
+    # Under pytest it would write its runs into its own package; a user's go to `runs` in the current folder.
+    cfg.TESTS_RUNNING = False
     torch.set_num_threads(2)
+    datasets = Path(os.environ["YOLO_CONFIG_DIR"]) / "datasets"
+    datasets.mkdir(exist_ok=True)
     return datasets
 
 

@@ -1,91 +1,69 @@
-"""Ultralytics without the network: its switches, its settings and its font, for this process."""
+"""Ultralytics without the network: its switches, its settings and its font, for this process and those it starts."""
 
-import logging
+import json
 import os
 import shutil
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-from epochal.core.errors import AttachError, MissingExtra
+from epochal.core.errors import AttachError
 
+SWITCHES: Mapping[str, str] = {"YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False", "WANDB_MODE": "disabled"}
+# All settings of Ultralytics 8.4, as it completes and rewrites a shorter list with a warning.
 # Integrations that report elsewhere are off: a demo and a test tell nobody, and wait for nobody.
-QUIET_SETTINGS: Mapping[str, bool] = {
+SETTINGS: Mapping[str, str | bool] = {
+    "settings_version": "0.0.8",
+    "datasets_dir": "datasets",
+    "weights_dir": "weights",
+    "runs_dir": "runs",
+    "uuid": "",
     "sync": False,
-    "mlflow": False,
-    "tensorboard": False,
-    "wandb": False,
+    "api_key": "",
+    "openai_api_key": "",
     "clearml": False,
     "comet": False,
     "dvc": False,
+    "mlflow": False,
     "raytune": False,
+    "tensorboard": False,
+    "wandb": False,
     "vscode_msg": False,
-}
-SWITCHES: Mapping[str, str] = {
-    "YOLO_OFFLINE": "True",
-    "YOLO_AUTOINSTALL": "False",
-    "WANDB_MODE": "disabled",
+    "openvino_msg": False,
 }
 
 
 def ultralytics_offline(folder: str | Path, **settings: str | bool) -> Path:
-    """Import Ultralytics so that it neither asks the network nor touches the user's own settings.
+    """Make Ultralytics, when it is imported, neither ask the network nor touch the user's own settings.
 
-    Its configuration lives in ``folder`` from now on, for this process and those that it starts. Must be called
-    before anything has imported Ultralytics, which reads its environment once.
+    Its configuration lives in ``folder`` from now on. Nothing is imported here; Ultralytics reads its environment
+    and these settings once, at its first import, so this comes before.
 
     Args:
         folder: where settings and the font are kept; made if it is not there.
-        **settings: Ultralytics' own settings, as ``datasets_dir="data"``, beside or instead of ``QUIET_SETTINGS``.
+        **settings: Ultralytics' own settings, as ``datasets_dir="data"``, in the place of ``SETTINGS``.
 
     Returns:
         The folder that Ultralytics uses, inside ``folder``.
 
     Raises:
-        AttachError: when Ultralytics is already imported with another configuration.
-        MissingExtra: when it is not installed.
+        AttachError: when Ultralytics is already imported.
     """
+    if "ultralytics.utils" in sys.modules:
+        in_use = getattr(sys.modules["ultralytics.utils"], "USER_CONFIG_DIR", "its own configuration")
+        raise AttachError(f"Ultralytics is already imported, with {in_use}; call ultralytics_offline() before that")
     config = Path(folder).resolve() / "Ultralytics"
-    _refuse_if_imported(config)
     config.mkdir(parents=True, exist_ok=True)
+    (config / "settings.json").write_text(json.dumps({**SETTINGS, **settings}, indent=2))
     _provide_font(config / "Arial.ttf")
     os.environ.update({**SWITCHES, "YOLO_CONFIG_DIR": str(config.parent)})
-    with _silence():
-        try:
-            from ultralytics.utils import SETTINGS
-        except ImportError as error:
-            raise MissingExtra("ultralytics", "yolo", "training YOLO") from error
-        SETTINGS.update({**QUIET_SETTINGS, **settings})
     return config
-
-
-def _refuse_if_imported(config: Path) -> None:
-    loaded = sys.modules.get("ultralytics.utils")
-    in_use = getattr(loaded, "USER_CONFIG_DIR", None)
-    if in_use is not None and Path(in_use).resolve() != config:
-        raise AttachError(
-            f"Ultralytics is already imported and uses {in_use}; call ultralytics_offline() before its first import"
-        )
 
 
 def _provide_font(target: Path) -> None:
     """Put matplotlib's own font where Ultralytics would otherwise download one to."""
-    if target.exists():
+    found = find_spec("matplotlib")
+    if found is None or found.origin is None or target.exists():
         return
-    try:
-        from matplotlib import get_data_path
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "demo", "training YOLO without the network") from error
-    shutil.copyfile(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", target)
-
-
-@contextmanager
-def _silence() -> Generator[None]:
-    """Keep back the greeting that Ultralytics logs when it makes its settings."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+    shutil.copyfile(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", target)
