@@ -95,7 +95,7 @@ def test_another_model_is_named_and_nothing_is_loaded(run):
         "fc.bias: saved (10,), model (5,)",
     ]
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    with pytest.raises(CheckpointError, match="fc.weight"):
+    with pytest.raises(CheckpointError, match=r"fc\.weight"):
         checkpoint(run).load_into(model, strict=False)
 
 

@@ -1,5 +1,6 @@
 """The store: what is saved is there, what is damaged is found out, what fails leaves everything else as it was."""
 
+import contextlib
 import json
 import logging
 import os
@@ -194,7 +195,7 @@ def test_when_all_are_damaged_nothing_is_taken(tmp_path):
     for saved in filled(tmp_path, 3).checkpoints:
         flip(saved.path / "state.json")
     assert CheckpointStore(tmp_path).newest_resume_point() is None
-    with pytest.raises(CheckpointError, match="no committed checkpoint.*\n.*set aside as damaged"):
+    with pytest.raises(CheckpointError, match=r"no committed checkpoint.*\n.*set aside as damaged"):
         checkpoint(tmp_path)
 
 
@@ -332,10 +333,8 @@ def test_a_disk_that_fills_to_the_last_byte_breaks_nothing(small_disk):
     failed = 0
     with open(small_disk / "ballast", "wb", buffering=0) as ballast:
         for number in range(300):
-            try:
+            with contextlib.suppress(OSError):
                 ballast.write(b"x" * 4096)
-            except OSError:
-                pass
             try:
                 store.save(state(number), epoch=number, step=number, asked_by=["c"])
             except CheckpointError:

@@ -1,8 +1,8 @@
 """The commit: a folder that is either there wholly, on the disk itself, or not at all.
 
 Write every file into a temporary folder beside its future place and fsync it; the manifest; ``COMMIT``; fsync the
-folder; rename it; fsync the parent. At whatever instant the process or the machine dies, the folder under its final name
-is complete, and what came before it is untouched.
+folder; rename it; fsync the parent. At whatever instant the process or the machine dies, the folder under its final
+name is complete, and what came before it is untouched.
 """
 
 import errno
