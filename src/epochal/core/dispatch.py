@@ -98,46 +98,59 @@ class Slot:
         self.set(tuple(one for one in self.handles if one is not handle))
 
     def fire(self, run: "Run") -> None:
-        """Deliver the event to every call; a failing unguarded one ends it."""
+        """Deliver the event to every call; the first unguarded error is raised once all have had it."""
         handles = self.handles
         calls = self.calls
         for call in calls:
             try:
                 call(run)
             except BaseException as error:
-                self.dispatcher.failed(handles[calls.index(call)], error)
+                self.deliver_rest(handles, calls, calls.index(call), error, (run,))
+                return
 
     def ask(self, run: "Run", now: "Moment") -> None:
-        """Let every policy decide."""
+        """Let every policy decide; like ``fire``."""
         handles = self.handles
         calls = self.calls
         for call in calls:
             try:
                 call(run, now)
             except BaseException as error:
-                self.dispatcher.failed(handles[calls.index(call)], error)
+                self.deliver_rest(handles, calls, calls.index(call), error, (run, now))
+                return
+
+    def deliver_rest(
+        self,
+        handles: "tuple[Handle, ...]",
+        calls: tuple[Callable[..., Any], ...],
+        index: int,
+        error: BaseException,
+        args: tuple[Any, ...],
+    ) -> None:
+        """Go on behind a call that failed, so that every callback sees each event; then raise the first error."""
+        errors = [one for one in [self.dispatcher.failed(handles[index], error)] if one is not None]
+        for place in range(index + 1, len(calls)):
+            call = calls[place]
+            try:
+                call(*args)
+            except BaseException as further:
+                failure = self.dispatcher.failed(handles[place], further)
+                errors += [failure] if failure is not None else []
+        if errors:
+            for further in errors[1:]:
+                errors[0].add_note(f"then {further!r}, {' '.join(getattr(further, '__notes__', ()))}")
+            raise errors[0]
 
     def fire_all(self, run: "Run") -> BaseException | None:
-        """Deliver the event to every call even if some fail; return the first error, the others as notes on it."""
-        first: BaseException | None = None
-        handles = self.handles
-        calls = self.calls
-        for call in calls:
-            try:
-                call(run)
-            except BaseException as error:
-                handle = handles[calls.index(call)]
-                try:
-                    self.dispatcher.failed(handle, error)
-                except BaseException as raised:
-                    if first is None:
-                        first = raised
-                    else:
-                        first.add_note(f"then {handle.label} failed in {self.event}: {raised!r}")
-        return first
+        """Deliver the event and return the first error instead of raising it."""
+        try:
+            self.fire(run)
+        except BaseException as error:
+            return error
+        return None
 
 
-DELIVERY = {Slot.fire.__code__, Slot.ask.__code__, Slot.fire_all.__code__}
+DELIVERY = {Slot.fire.__code__, Slot.ask.__code__, Slot.deliver_rest.__code__}
 
 
 def caller() -> Handle | None:
@@ -224,13 +237,13 @@ class Dispatcher:
         for slot in self.slots.values():
             slot.set(slot.handles)
 
-    def failed(self, handle: Handle, error: BaseException) -> None:
-        """Report a guarded callback's failure, or raise an unguarded one's with a note saying whose it is."""
+    def failed(self, handle: Handle, error: BaseException) -> BaseException | None:
+        """Report a guarded callback's failure, or return an unguarded one's with a note saying whose it is."""
         if not (handle.guarded and is_survivable(error)):
             note = f"raised by {handle.label} in {handle.slot.event}"
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
-            raise error
+            return error
         count = self.failures[handle.label] = self.failures.get(handle.label, 0) + 1
         if count == 1:
             logger.error(
@@ -239,6 +252,7 @@ class Dispatcher:
             )  # fmt: skip
         if handle.slot.event in BATCH_EVENTS:
             self.count_in_a_row(handle)
+        return None
 
     def count_in_a_row(self, handle: Handle) -> None:
         """Switch a guarded callback off after three failures in a row at batch events."""

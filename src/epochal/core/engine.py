@@ -53,6 +53,17 @@ class Saver(Protocol):
         ...
 
 
+SCOPE_ENDS = {  # what is open -> the event that closes it
+    "train": "on_train_end",
+    "epoch": "on_train_epoch_abort",
+    "batches": "on_train_epoch_end",
+    "batch": "on_train_batch_end",
+    "step": "on_before_zero_grad",
+    "validation": "on_val_end",
+    "val_batch": "on_val_batch_end",
+}
+
+
 class Engine:
     """One run's inside: where the training stands, what was asked of it, and the order of things at every moment.
 
@@ -73,6 +84,9 @@ class Engine:
         self.trainer: Any = None
         self.rank, self.world_size = 0, 1
         self.active = False
+        slots = self.dispatcher.slots
+        self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
+        self.steps, self.gradients, self.policies = slots["optimizer_step"], slots["on_before_zero_grad"], slots[SAFE_POINT]
         self.grammar_watch: GrammarWatch | None = None
         self.reset()
 
@@ -102,6 +116,7 @@ class Engine:
         self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
         self.since_step = self.longest_group = 0
+        self.scopes: list[str] = []  # what has started and not ended, the innermost last
         self.started = time.monotonic()
         self.thread = threading.get_ident()
 
@@ -114,7 +129,7 @@ class Engine:
     def log(self, values: Mapping[str, Any]) -> None:
         """Take metrics; from another thread they wait for the next safe point."""
         if threading.get_ident() != self.thread:
-            self.requests.logs.append(dict(values))
+            self.requests.add_log(values)
             return
         validating = self.in_validation
         in_batch = self.in_val_batch if validating else self.in_batch
@@ -152,15 +167,20 @@ class Engine:
 
     def safe_point(self, ended: Ended, settled: Mapping[str, float] | None = None) -> None:
         """Ask the policies, then take what was asked for; called after all callbacks of a moment."""
-        policies = self.dispatcher.slots[SAFE_POINT]
         now: Moment | None = None
-        if policies.calls:
+        if self.policies.calls:
             now = self.moment(ended, settled)
-            policies.ask(self.run, now)
+            self.policies.ask(self.run, now)
+        if not self.requests.waiting:
+            return
+        self.requests.waiting = False
         if self.requests.rates:
             self.apply_rates()
         if self.requests.saves:
-            self.save(now or self.moment(ended, settled))
+            if self.world_size > 1 and ended != "epoch":
+                self.requests.waiting = True  # ranks agree at epoch ends only
+            else:
+                self.save(now or self.moment(ended, settled))
 
     def moment(self, ended: Ended, settled: Mapping[str, float] | None) -> Moment:
         """Describe this safe point to the conditions."""
@@ -204,6 +224,7 @@ class Engine:
         """``on_train_start``; the clock of this process starts."""
         self.num_epochs, self.num_batches = num_epochs, num_batches
         self.in_training = True
+        self.scopes.append("train")
         self.started = time.monotonic()
         self.fire("on_train_start")
 
@@ -212,6 +233,7 @@ class Engine:
         self.epoch, self.num_batches = epoch, num_batches if num_batches is not None else self.num_batches
         self.in_epoch, self.batches_done, self.epoch_cut, self.fitness_validated = True, False, False, False
         self.metrics.begin_epoch()
+        self.scopes += ("epoch", "batches")
         self.fire("on_train_epoch_start")
 
     def batch_start(self, batch: int, data: Any = None) -> None:
@@ -219,7 +241,9 @@ class Engine:
         self.batch, self.data, self.outputs = batch, data, None
         self.in_batch = True
         self.since_step += 1
-        self.fire("on_train_batch_start")
+        self.scopes.append("batch")
+        if self.batch_starts.calls:
+            self.batch_starts.fire(self.run)
 
     def stepped(self, *, counts: bool = True) -> None:
         """``optimizer_step`` and ``on_before_zero_grad``; ``counts``: this optimizer's steps are ``run.step``."""
@@ -228,23 +252,31 @@ class Engine:
             self.longest_group = max(self.longest_group, self.since_step)
             self.since_step = 0
         if self.in_epoch and not self.in_validation and not self.batches_done:
-            self.fire("optimizer_step")
-            self.fire("on_before_zero_grad")
+            if self.steps.calls:
+                self.scopes.append("step")
+                self.steps.fire(self.run)
+                self.scopes.pop()
+            if self.gradients.calls:
+                self.gradients.fire(self.run)
 
     def batch_end(self, outputs: Any = None) -> None:
         """``on_train_batch_end`` and the safe point behind it."""
+        self.scopes.pop()
         self.outputs = outputs
         self.batches += 1
         if self.requests.logs:
             self.drain()
-        self.fire("on_train_batch_end")
+        if self.batch_ends.calls:
+            self.batch_ends.fire(self.run)
         self.in_batch = False
-        self.safe_point("batch")
+        if self.policies.calls or self.requests.waiting:
+            self.safe_point("batch")
         self.data = self.outputs = None
 
     def train_epoch_end(self) -> None:
         """``on_train_epoch_end``: train metrics are the epoch's means from here on."""
         self.batches_done = True
+        self.scopes.pop()
         self.drain()
         self.metrics.end_batches(("train/",), At(self.epoch, None, self.step))
         self.metrics.on_read = None if self.warned_stale else self.speak_of_stale
@@ -266,16 +298,19 @@ class Engine:
     def val_start(self, num_val_batches: int | None = None) -> None:
         """``on_val_start``; outside an epoch it is a validation that decides nothing."""
         self.in_validation, self.num_val_batches, self.val_batch = True, num_val_batches, 0
+        self.scopes.append("validation")
         self.fire("on_val_start")
 
     def val_batch_start(self, batch: int, data: Any = None) -> None:
         """``on_val_batch_start``."""
         self.val_batch, self.data, self.outputs = batch, data, None
         self.in_val_batch = True
+        self.scopes.append("val_batch")
         self.fire("on_val_batch_start")
 
     def val_batch_end(self, outputs: Any = None) -> None:
         """``on_val_batch_end``."""
+        self.scopes.pop()
         self.outputs = outputs
         self.fire("on_val_batch_end")
         self.in_val_batch = False
@@ -283,6 +318,7 @@ class Engine:
 
     def val_end(self) -> None:
         """``on_val_end``; inside an epoch what the validation logged settles and the policies are asked."""
+        self.scopes.pop()
         self.drain()
         if self.in_epoch:
             self.metrics.end_batches(("val/",), At(self.epoch, None, self.step))
@@ -298,6 +334,7 @@ class Engine:
 
     def epoch_end(self) -> None:
         """``on_fit_epoch_end`` and the safe point behind it; the epoch joins the history."""
+        self.scopes.pop()
         self.drain()
         self.measure_fitness()
         self.history.append(self.metrics.history_row())
@@ -338,6 +375,7 @@ class Engine:
     def abort_epoch(self) -> None:
         """``on_train_epoch_abort``: the epoch is given up; what it measured does not count."""
         self.in_batch = self.in_val_batch = self.in_validation = self.in_epoch = False
+        del self.scopes[self.scopes.index("epoch") :]
         self.fire("on_train_epoch_abort")
         self.metrics.begin_epoch()
 
@@ -345,6 +383,7 @@ class Engine:
         """``on_train_end``; a checkpoint asked for in it is still written."""
         self.end_reason = self.end_reason or ("stopped" if self.requests.stops else "completed")
         self.in_training = False
+        self.scopes.clear()
         self.fire("on_train_end")
         if self.requests.saves:
             self.save(self.moment("epoch", None))
@@ -356,8 +395,19 @@ class Engine:
         else:
             saved.load_into(self.model)
 
+    def close_failed(self) -> list[BaseException]:
+        """Deliver the end of whatever is open to every callback, decide nothing; return what failed in that."""
+        errors: list[BaseException] = []
+        while self.scopes:
+            scope = self.scopes.pop()
+            error = self.slot(SCOPE_ENDS[scope]).fire_all(self.run)
+            errors += [error] if error is not None else []
+        return errors
+
     def stop_now(self) -> bool:
         """Say whether a stop may be taken after this batch: not inside a running accumulation group."""
+        if self.world_size > 1:
+            return False  # ranks agree at epoch ends only
         return bool(self.requests.stops) and (self.since_step == 0 or self.since_step >= self.longest_group)
 
     # -- the run's own state ------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def end_reason(error: BaseException) -> str:
 
 
 def finish(run: "Run", error: BaseException | None = None) -> None:
-    """End a training: ``on_exception`` if it failed, then ``teardown``, to every callback.
+    """End a training: if it failed the ends of what is open and ``on_exception``, then ``teardown``, to every callback.
 
     The first error of a callback is raised when the training itself did not fail; else it becomes a note on ``error``,
     which the integration raises.
@@ -63,6 +63,7 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     raised: list[BaseException | None] = []
     if error is not None:
         engine.end_reason = end_reason(error)
+        raised += engine.close_failed()
         raised.append(engine.slot("on_exception").fire_all(run))
         if engine.requests.saves:
             engine.save(Moment("epoch", engine.epoch, None, engine.step))

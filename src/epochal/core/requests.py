@@ -34,13 +34,32 @@ class RateRequest(NamedTuple):
 
 
 class Requests:
-    """The requests that wait; any thread may add, only the training thread takes (deque.append is atomic)."""
+    """The requests that wait; any thread may add, only the training thread takes (deque.append is atomic).
+
+    ``waiting`` is set by whoever adds something that a safe point must take: one test tells that nothing is to do.
+    """
 
     def __init__(self) -> None:
+        self.waiting = False
         self.stops: list[StopRequest] = []
         self.saves: deque[SaveRequest] = deque()
         self.rates: deque[RateRequest] = deque()
         self.logs: deque[Mapping[str, Scalar]] = deque()
+
+    def add_save(self, request: SaveRequest) -> None:
+        """Let a save wait for the next safe point."""
+        self.saves.append(request)
+        self.waiting = True
+
+    def add_rate(self, request: RateRequest) -> None:
+        """Let a change of the learning rate wait for the next step or safe point."""
+        self.rates.append(request)
+        self.waiting = True
+
+    def add_log(self, values: Mapping[str, Scalar]) -> None:
+        """Let another thread's metrics wait for the next safe point."""
+        self.logs.append(dict(values))
+        self.waiting = True
 
     def take_saves(self) -> list[SaveRequest]:
         """Take all save requests that wait, in order, each once."""

@@ -292,7 +292,7 @@ class Run:
         """Ask for a checkpoint on behalf of the callback that is running."""
         if self.engine.saver is None:
             raise CapabilityError(f"{self.host} has no checkpoints in this training: nothing can be saved")
-        self.engine.requests.saves.append(SaveRequest(str(reason), self.who(), pinned))
+        self.engine.requests.add_save(SaveRequest(str(reason), self.who(), pinned))
 
     def ask_rate(self, request: RateRequest) -> None:
         """Queue a change of the learning rate, unless it cannot work."""
@@ -300,7 +300,7 @@ class Run:
         if host is None:
             raise CapabilityError(f"{self.host} shows no optimizer now: its learning rate cannot be changed")
         check_group(request.group, host.groups())
-        self.engine.requests.rates.append(request)
+        self.engine.requests.add_rate(request)
         if threading.get_ident() == self.engine.thread:
             self.engine.take_over_rates()
 
