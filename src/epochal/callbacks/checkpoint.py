@@ -1,0 +1,90 @@
+"""Checkpoints when a condition holds, and which of them stay."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from epochal.callbacks.policy import Policy
+from epochal.checkpointing.retention import Keep
+from epochal.conditions.base import Condition
+from epochal.conditions.best import Best
+from epochal.conditions.better import Mode, infer_mode
+from epochal.conditions.schedule import Every
+from epochal.core.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from epochal.core.moment import Moment
+    from epochal.core.run import Run
+
+FITNESS = "fitness"
+
+
+class Checkpoint(Policy):
+    """Save everything that a training is when a condition holds; keep the newest and the best.
+
+    >>> from epochal.testing import simulate
+    >>> losses = [{"val/loss": loss} for loss in (3.0, 1.0, 2.0, 4.0)]
+    >>> result = simulate([Checkpoint(Every(epochs=1), keep_last=1, keep_best=1)], losses)
+    >>> result.saved, result.kept
+    ([0, 1, 2, 3], [1, 3])
+
+    Alone, ``Checkpoint()`` saves at each epoch's end. ``keep_last`` of what this callback asked for stay, and the
+    ``keep_best`` best: by the metric of the one ``Best`` in ``when``, else by ``metric``, else by fitness; -1 or None
+    as ``keep_last`` keeps all. The newest point to resume from always stays. Several of them share the run's
+    checkpoints: one write per moment. A write that fails never raises into the training: it is logged, the event
+    ``on_checkpoint_error`` comes, and the next save tries again.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"save"})
+
+    def __init__(
+        self,
+        when: Condition | None = None,
+        *,
+        keep_last: int | None = 1,
+        keep_best: int | None = 1,
+        metric: str | None = None,
+        mode: Mode | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(Every(epochs=1) if when is None else when, name=name)
+        self.keep_last = check_count("keep_last", keep_last, all_of_them=True)
+        self.keep_best = check_count("keep_best", keep_best, all_of_them=True)
+        self.metric, self.mode = ranking(self.when, metric, mode)
+
+    def on_train_start(self, run: "Run") -> None:
+        """Tell the run's checkpoints what this callback keeps."""
+        super().on_train_start(run)
+        best = 10**9 if self.keep_best == -1 else self.keep_best
+        metric = None if self.metric is None else run.metrics.canonical(self.metric)
+        run.checkpoint_store.keep(run.label(self), Keep(last=self.keep_last, best=best, metric=metric, mode=self.mode))
+
+    def act(self, run: "Run", now: "Moment") -> None:
+        """Ask for a checkpoint of this moment."""
+        run.request_save(self.when.reason(now))
+
+
+def check_count(name: str, value: int | None, *, all_of_them: bool) -> int | None:
+    """Return a number of checkpoints to keep, or raise ArgumentError."""
+    lowest = -1 if all_of_them else 0
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= lowest):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return value
+    raise ArgumentError(f"Checkpoint: {name} must be an int >= 0, or -1 for all, not {value!r}")
+
+
+def ranking(when: Condition, metric: str | None, mode: Mode | None) -> tuple[str | None, Mode]:
+    """Return the metric that ranks checkpoints, None for the fitness, and whether low or high is good.
+
+    >>> ranking(Best("val/loss") | Every(epochs=1), None, None), ranking(Every(epochs=1), None, None)
+    (('val/loss', 'min'), (None, 'max'))
+    """
+    found = [leaf for leaf in when.leaves() if isinstance(leaf, Best)]
+    if len(found) == 1 and metric not in (None, found[0].metric):
+        raise ArgumentError(
+            f"Checkpoint: metric={metric!r}, but when= saves at the best {found[0].metric!r}; leave metric= out, or rank by the same"
+        )
+    if len(found) == 1:
+        metric, mode = found[0].metric, mode or found[0].rule.mode
+    if metric is None or metric == FITNESS:
+        if mode not in (None, "max"):
+            raise ArgumentError(f"Checkpoint: mode={mode!r}, but the higher fitness is always the better")
+        return None, "max"
+    return metric, infer_mode(metric, mode, owner="Checkpoint")
