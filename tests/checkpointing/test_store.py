@@ -344,6 +344,16 @@ def test_a_disk_that_fills_to_the_last_byte_breaks_nothing(small_disk):
     assert failed > 10
 
 
+def test_a_disk_that_became_read_only_can_be_read_and_says_what_to_do(small_disk, caplog):
+    store = filled(small_disk)
+    flip(store.checkpoints.last.path / "state.json")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(CheckpointError, match=r"Read-only file system.*make the folder writable"):
+        store.save(state(2), epoch=2, step=20)
+    assert CheckpointStore(small_disk).newest_resume_point().load("run") == {"number": 0}
+    assert "could not be set aside" in caplog.text
+
+
 def test_a_file_size_limit_is_an_error_that_breaks_nothing(tmp_path):
     store = filled(tmp_path, 1)
     before = names(tmp_path)
