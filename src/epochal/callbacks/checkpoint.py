@@ -46,8 +46,8 @@ class Checkpoint(Policy):
         name: str | None = None,
     ) -> None:
         super().__init__(Every(epochs=1) if when is None else when, name=name)
-        self.keep_last = check_count("keep_last", keep_last, all_of_them=True)
-        self.keep_best = check_count("keep_best", keep_best, all_of_them=True)
+        self.keep_last = check_count("keep_last", keep_last)
+        self.keep_best = check_count("keep_best", keep_best)
         self.metric, self.mode = ranking(self.when, metric, mode)
 
     def on_train_start(self, run: "Run") -> None:
@@ -62,10 +62,9 @@ class Checkpoint(Policy):
         run.request_save(self.when.reason(now))
 
 
-def check_count(name: str, value: int | None, *, all_of_them: bool) -> int | None:
+def check_count(name: str, value: int | None) -> int | None:
     """Return a number of checkpoints to keep, or raise ArgumentError."""
-    lowest = -1 if all_of_them else 0
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= lowest):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= -1):  # pyright: ignore[reportUnnecessaryIsInstance]
         return value
     raise ArgumentError(f"Checkpoint: {name} must be an int >= 0, or -1 for all, not {value!r}")
 
