@@ -6,7 +6,8 @@ import math
 import pathlib
 import random
 import struct
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from enum import IntEnum
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -225,6 +226,10 @@ class Odd:
     [
         (Odd(), "Odd"),
         (lambda: 0, "function"),
+        (defaultdict(int), r"dict\(\.\.\.\)"),
+        (namedtuple("Pair", "a b")(1, 2), r"tuple\(\.\.\.\)"),
+        (IntEnum("Mode", "A").A, r"its \.value"),
+        (torch.nn.Linear(1, 1), r"its state_dict\(\)"),
         (torch.eye(2).to_sparse(), r"\.to_dense\(\)"),
         (torch.empty(2, device="meta"), "no plain data"),
         (np.array([Odd()]), "holds Python objects"),

@@ -430,3 +430,11 @@ def test_a_poisoned_weight_file_is_not_unpickled(tmp_path):
     with pytest.raises(CheckpointError):
         checkpoint(saved.path)
     assert not Path("hacked").exists()
+
+
+def test_a_script_that_changes_its_directory_saves_where_it_began(tmp_path, monkeypatch):
+    store = CheckpointStore("run")
+    filled("run", 1)
+    monkeypatch.chdir("/")
+    store.save(state(1), epoch=5, step=5)
+    assert len(names(tmp_path / "run")) == 4

@@ -5,6 +5,7 @@ import math
 import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import Any, cast
 
 from epochal.checkpointing.blob import Blob
@@ -99,9 +100,7 @@ class Encoder:
         node = encode_standard(value)
         if node is not None:
             return node
-        raise self.refuse(
-            value, path, "state is made of numbers, strings, containers, arrays and tensors; convert it or leave it out"
-        )
+        raise self.refuse(value, path, _cure(value))
 
 
 class Decoder:
@@ -157,6 +156,17 @@ class Decoder:
         from epochal.checkpointing.codec_standard import decode_standard
 
         return decode_standard(tag, node)
+
+
+def _cure(value: object) -> str:
+    if callable(getattr(value, "state_dict", None)):
+        return "save what its state_dict() returns"
+    if isinstance(value, Enum):
+        return "save its .value"
+    for kind in (dict, list, tuple, set, frozenset, str, bytes, int, float):
+        if isinstance(value, kind):
+            return f"convert it with {kind.__name__}(...)"
+    return "state is made of numbers, strings, containers, arrays and tensors; convert it or leave it out"
 
 
 def _integer(value: int) -> Any:

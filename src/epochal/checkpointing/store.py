@@ -39,7 +39,7 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # a script may change its directory between two saves
         self._rules: dict[str, Keep] = {}
         self._protected: set[str] = set()
         if self.directory.is_dir():
