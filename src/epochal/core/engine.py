@@ -3,54 +3,22 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from epochal.core.dispatch import SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
+from epochal.core.host import RateHost, Record, Saver
 from epochal.core.metrics import At, Entry, Metrics
 from epochal.core.moment import Ended, Moment
 from epochal.core.rates import Rates
-from epochal.core.requests import Requests, SaveRequest
+from epochal.core.requests import Requests
 
 if TYPE_CHECKING:
     from epochal.core.debug import GrammarWatch
     from epochal.core.run import Run
 
 logger = logging.getLogger("epochal")
-
-
-class Record(NamedTuple):
-    """What a logger is handed: scalars, hyper-parameters or an image, where the training stood, and the wall time."""
-
-    kind: str  # "metrics", "params" or "image"
-    values: Mapping[str, Any]
-    at: At
-    time: float
-
-
-class RateHost(Protocol):
-    """How an integration shows its trainer's learning rates."""
-
-    def groups(self) -> dict[str, float]:
-        """Return the rate that the trainer's own schedule gives each parameter group."""
-        ...
-
-    def take_over(self) -> None:
-        """Let ``Rates.effective`` decide from now on, at every step; called once, when the first request comes."""
-        ...
-
-
-class Saver(Protocol):
-    """How a run's state becomes a checkpoint; floor 2 and the integration provide it."""
-
-    def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Any:
-        """Return the state of everything, as of now."""
-        ...
-
-    def write(self, captured: Any) -> Exception | None:
-        """Make it a checkpoint; a failure is returned, not raised."""
-        ...
 
 
 SCOPE_ENDS = {  # what is open -> the event that closes it
@@ -86,7 +54,11 @@ class Engine:
         self.active = False
         slots = self.dispatcher.slots
         self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
-        self.steps, self.gradients, self.policies = slots["optimizer_step"], slots["on_before_zero_grad"], slots[SAFE_POINT]
+        self.steps, self.gradients, self.policies = (
+            slots["optimizer_step"],
+            slots["on_before_zero_grad"],
+            slots[SAFE_POINT],
+        )
         self.grammar_watch: GrammarWatch | None = None
         self.reset()
 
@@ -139,7 +111,12 @@ class Engine:
             values = {final_name(self.metrics.canonical(name)): value for name, value in values.items()}
         self.metrics.log(values, at, batch=in_batch and self.in_epoch, validation=validating and self.in_epoch)
         if self.sinks:
-            self.publish("metrics", values, at)
+            kept = {name: self.metrics.entries[name].raw for name in map(self.metrics.canonical, values)}
+            self.publish("metrics", kept, at)
+
+    def add_sink(self, sink: Callable[[Record], None]) -> None:
+        """Hand everything that is logged to ``sink`` from now on, until this training ends."""
+        self.sinks = (*self.sinks, sink)
 
     def publish(self, kind: str, values: Mapping[str, Any], at: At | None = None) -> None:
         """Hand something to every logger; they read it off this thread."""
@@ -429,7 +406,16 @@ class Engine:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        for name in ("epoch", "next_epoch", "step", "batches", "best_fitness", "best_epoch", "fitness", "longest_group"):
+        for name in (
+            "epoch",
+            "next_epoch",
+            "step",
+            "batches",
+            "best_fitness",
+            "best_epoch",
+            "fitness",
+            "longest_group",
+        ):
             setattr(self, name, state[name])
         self.history = [dict(row) for row in state["history"]]
         self.rates.load_state_dict(state["rates"])

@@ -70,6 +70,7 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     engine.end_reason = engine.end_reason or "completed"
     run.past.append(summary(run))
     raised.append(engine.slot("teardown").fire_all(run))
+    run.past[-1] = run.past[-1]._replace(notes=tuple(engine.notes), failures=dict(engine.dispatcher.failures))
     close(run)
     errors = [one for one in raised if one is not None]
     if error is None and errors:
@@ -116,4 +117,3 @@ def summary(run: "Run") -> Summary:
         costs={label: (count, spent / 1e9) for label, (count, spent) in dispatcher.costs.items()},
         notes=tuple(engine.notes),
     )
-

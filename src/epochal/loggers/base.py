@@ -1,0 +1,262 @@
+"""The base of all loggers: what they are handed, when, and how they end."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from epochal.core.callback import Callback
+from epochal.core.engine import Record
+from epochal.core.errors import ArgumentError
+from epochal.core.metrics import At
+from epochal.loggers.worker import Limits, Outcome, Worker, Writer
+
+if TYPE_CHECKING:
+    from epochal.core.run import Run
+
+logger = logging.getLogger("epochal")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a logger's ``open`` may know of a run: a snapshot, safe to read on another thread.
+
+    ``dir`` is the run's folder, made already, or None; ``resumed`` says whether this training goes on where a
+    checkpoint ended, ``epochs`` and ``step`` how far it had come.
+    """
+
+    name: str
+    dir: Path | None
+    host: str
+    resumed: bool
+    epochs: int
+    step: int
+    started: float  # seconds since 1970
+
+    def place(self, given: Path | None, default: str, owner: str) -> Path:
+        """Return where to write: the path the user gave, else ``default`` in the run's folder."""
+        if given is not None:
+            return given
+        if self.dir is None:
+            raise ArgumentError(f"{self.name} has no folder; give {owner} a path of its own")
+        return self.dir / default
+
+
+class Logger(Callback):
+    """Streams a training to one destination, off the training thread.
+
+    A logger of your own implements ``open``, which returns an object with ``write(records)`` and
+    ``finish(end_reason)``; all three are called on the logger's own thread, in order, and may be slow or fail. A
+    ``Record`` has ``kind``, ``values``, ``at`` (epoch, batch, step) and ``time`` (seconds since 1970):
+
+    - "metrics": values as logged; ``at.batch`` is None outside training batches (validations, whole epochs)
+    - "epoch": one per finished epoch: means of what was logged in batches, ``lr/<group>``, ``fitness``, ``seconds``
+    - "final": what a validation outside the epochs measured, once, at the end
+    - "params": hyper-parameters; "image": name -> array or path
+
+    Options: ``keep_native`` keeps the trainer's own integration for the same destination running; ``flush_limit`` is
+    how many seconds the end of a training may wait for what is not written yet.
+
+    >>> class PrintLogger(Logger):
+    ...     def open(self, about):
+    ...         return self
+    ...     def write(self, records):
+    ...         for record in records:
+    ...             print(record.kind, dict(record.values))
+    ...     def finish(self, end_reason):
+    ...         print(end_reason)
+    >>> PrintLogger(flush_limit=2.0).guarded
+    True
+    """
+
+    guarded = True
+    replaces: ClassVar[frozenset[str]] = frozenset()
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, *, keep_native: bool = False, flush_limit: float = 10.0, name: str | None = None) -> None:
+        if not flush_limit >= 0:
+            raise ArgumentError(f"flush_limit={flush_limit!r} must be a number of seconds, 0 or more")
+        self.keep_native, self.flush_limit = keep_native, flush_limit
+        self.session: Session | None = None
+        if name is not None:
+            self.name = name
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the running training out: an object that is copied or pickled is an idle one."""
+        return {**self.__dict__, "session": None}
+
+    def open(self, about: About) -> Writer:
+        """Open the destination; called off the training thread, and again after a failure."""
+        raise NotImplementedError(f"{type(self).__name__} must implement open(about) and return a writer")
+
+    def needs_folder(self) -> bool:
+        """Say whether ``open`` wants the run's folder made."""
+        return True
+
+    def is_passing(self, error: Exception) -> bool:
+        """Say whether an error may pass (a full disk, a server that is down), so that writing is tried again."""
+        return isinstance(error, OSError)
+
+    def on_resume(self, run: "Run") -> None:
+        """Remember that this training goes on where another ended."""
+        if self.session is None:
+            self.session = Session(self, run, resumed=True)
+
+    def on_train_start(self, run: "Run") -> None:
+        """Begin to listen; on the first process only."""
+        session = self.session or Session(self, run, resumed=bool(run.engine.history))
+        self.session = None
+        if run.rank == 0:
+            session.start()
+            self.session = session
+
+    def on_train_epoch_start(self, run: "Run") -> None:
+        """Hand over the epoch before: every callback has had its say in it."""
+        if self.session is not None:
+            self.session.flush_epoch()
+
+    def on_fit_epoch_end(self, run: "Run") -> None:
+        """Note the epoch; it is handed over once no callback can add to it."""
+        if self.session is not None:
+            self.session.note_epoch()
+
+    def on_model_save(self, run: "Run") -> None:
+        """Hand over the epoch before it is in a checkpoint."""
+        if self.session is not None:
+            self.session.flush_epoch()
+
+    def on_train_end(self, run: "Run") -> None:
+        """Hand over the last epoch."""
+        if self.session is not None:
+            self.session.flush_epoch()
+
+    def teardown(self, run: "Run") -> None:
+        """Write what waits, within the limit, and say what was lost."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.close(run.end_reason or "completed")
+
+
+class Session:
+    """One training of one logger: its worker, and the epoch that is not handed over yet."""
+
+    def __init__(self, owner: Logger, run: "Run", *, resumed: bool) -> None:
+        self.owner, self.run, self.resumed = owner, run, resumed
+        self.engine = run.engine
+        self.worker: Worker | None = None
+        self.pending: Record | None = None
+        self.finals: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Start the worker and listen to what is logged."""
+        run, engine, owner = self.run, self.engine, self.owner
+        about = About(
+            name=run.name, dir=run.folder.make() if run.folder is not None and owner.needs_folder() else None, host=run.host,
+            resumed=self.resumed, epochs=len(engine.history), step=engine.step, started=time.time(),
+        )  # fmt: skip
+        worker = Worker(run.label(owner), lambda: owner.open(about), limits=owner.limits, passing=owner.is_passing)
+        worker.start()
+        self.worker = worker
+        if engine.params:
+            worker.put(Record("params", dict(engine.params), At(engine.epoch, None, engine.step), time.time()))
+        engine.add_sink(self.sink)
+
+    def sink(self, record: Record) -> None:
+        """Take what was logged; on the training thread, so only put it into the queue."""
+        engine, worker = self.engine, self.worker
+        if worker is None:
+            return
+        if record.kind == "metrics" and engine.in_validation:
+            if not engine.in_epoch:
+                self.finals.update(record.values)
+                return
+            if engine.in_val_batch:
+                return  # its mean comes with the epoch
+        elif record.kind == "image":
+            record = record._replace(values={name: copied(image) for name, image in record.values.items()})
+        worker.put(record)
+
+    def note_epoch(self) -> None:
+        """Remember where this epoch ended."""
+        engine = self.engine
+        self.flush_epoch()
+        extra: dict[str, Any] = {f"lr/{group}": float(rate) for group, rate in self.run.lr.items()}
+        extra["seconds"] = round(time.monotonic() - engine.started, 3)
+        self.pending = Record("epoch", extra, At(engine.epoch, None, engine.step), time.time())
+
+    def flush_epoch(self) -> None:
+        """Hand the noted epoch over, with what its history holds now."""
+        pending, self.pending = self.pending, None
+        if pending is None or self.worker is None:
+            return
+        metrics, engine = self.engine.metrics, self.engine
+        values = {**engine.history[-1], **pending.values}
+        fitness = metrics.entries.get("fitness")
+        if fitness is not None and engine.fitness is not None and fitness.at.epoch == pending.at.epoch:
+            values["fitness"] = engine.fitness
+        self.worker.put(pending._replace(values=values))
+
+    def close(self, end_reason: str) -> None:
+        """End the worker within the limit and say what was lost, in the log and in the summary."""
+        self.flush_epoch()
+        worker = self.worker
+        if worker is None:
+            return
+        if self.finals:
+            worker.put(Record("final", self.finals, At(self.engine.epoch, None, self.engine.step), time.time()))
+        limit = self.owner.flush_limit
+        said = told(worker.name, worker.close(end_reason, limit=limit), limit)
+        if said is not None:
+            self.engine.notes.append(said)
+            logger.warning("%s", said)
+
+
+def told(name: str, outcome: Outcome, limit: float) -> str | None:
+    """Return in words what was lost, or None if nothing was.
+
+    >>> told("CSVLogger", Outcome(written=7, lost=0, thinned=0, finished=True, error=None), 10.0)
+    >>> told("CSVLogger", Outcome(written=7, lost=2, thinned=0, finished=False, error=OSError("disk full")), 10.0)
+    'CSVLogger: 2 of 9 records were not written; the last error was OSError: disk full'
+    """
+    parts: list[str] = []
+    total = outcome.written + outcome.lost + outcome.thinned
+    if outcome.lost:
+        parts.append(f"{outcome.lost} of {total} records were not written")
+    if outcome.thinned:
+        parts.append(f"{outcome.thinned} of {total} records were left out because writing was too slow")
+    if not outcome.finished:
+        parts += [] if outcome.lost else ["its end was not written"]
+        parts += [] if outcome.error else [f"it did not answer within {limit:g} s"]
+    if outcome.error is not None and parts:
+        parts.append(f"the last error was {type(outcome.error).__name__}: {first_line(outcome.error)}")
+    elif outcome.error is not None:
+        parts.append(f"writing failed for a while ({type(outcome.error).__name__}: {first_line(outcome.error)}); then all records were written")
+    return f"{name}: {'; '.join(parts)}" if parts else None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, cut to a readable length."""
+    text = str(error).strip().partition("\n")[0]
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def copied(image: Any) -> Any:
+    """Return a copy of an array or tensor, which the training may overwrite; a path as it is."""
+    detach = getattr(image, "detach", None)
+    if detach is not None:
+        return detach().clone()
+    copy = getattr(image, "copy", None)
+    return copy() if copy is not None and hasattr(image, "shape") else image
+
+
+def plain(values: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:
+    """Return values under names that no fixed column has: a metric "epoch" becomes "metric/epoch"."""
+    return {f"metric/{name}" if name in reserved else name: value for name, value in values.items()}
+
+
+def is_worker_thread(thread: threading.Thread) -> bool:
+    """Say whether a thread belongs to a logger."""
+    return thread.name.startswith("epochal ")

@@ -1,0 +1,166 @@
+"""TensorBoard: event files, written without TensorFlow and without PyTorch."""
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+from epochal.core.engine import Record
+from epochal.core.errors import MissingExtra
+from epochal.loggers.base import About, Logger
+from epochal.loggers.curves import Curves
+from epochal.loggers.files import LogFile
+from epochal.loggers.image import as_png
+
+_numbers = itertools.count()
+
+
+class TensorBoardLogger(Logger):
+    """Write TensorBoard event files: scalars over ``run.step``, hyper-parameters and images.
+
+    ``dir`` defaults to ``tensorboard`` in the run's folder: ``tensorboard --logdir runs`` shows all runs. Values of
+    batches keep their name, their means over an epoch are ``epoch/<name>``; ``lr/<group>`` and ``fitness`` come once
+    per epoch. A resumed training hides the steps it repeats. MissingExtra where tensorboard is not installed.
+
+    >>> TensorBoardLogger(flush_limit=5.0).replaces
+    frozenset({'tensorboard'})
+    """
+
+    replaces: ClassVar[frozenset[str]] = frozenset({"tensorboard"})
+
+    def __init__(
+        self,
+        dir: str | os.PathLike[str] | None = None,  # noqa: A002
+        *,
+        keep_native: bool = False,
+        flush_limit: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(keep_native=keep_native, flush_limit=flush_limit, name=name)
+        if find_spec("tensorboard") is None:
+            raise MissingExtra("tensorboard", "tensorboard", "TensorBoardLogger")
+        self.path = None if dir is None else Path(dir)
+
+    def needs_folder(self) -> bool:
+        """Say whether the run's folder is wanted: not when a folder is given."""
+        return self.path is None
+
+    def open(self, about: About) -> "TensorBoardWriter":
+        """Begin an event file of this training's own."""
+        folder = about.place(self.path, "tensorboard", "TensorBoardLogger")
+        return TensorBoardWriter(folder, about, purge=about.step + 1 if about.resumed else None)
+
+
+class TensorBoardWriter:
+    """One event file; errors leave it as it was, so what is in it stays readable."""
+
+    def __init__(self, folder: Path, about: About, purge: int | None) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        self.event_pb2, self.summary_pb2 = event_pb2, summary_pb2
+        self.about = about
+        self.file = LogFile(folder / event_file_name())
+        self.purge = purge
+        self.curves = Curves()
+        self.last_step = -1
+        self.hparams = False
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append the events of these records."""
+        self.file.check()
+        curves, last = self.curves, self.last_step
+        events = [] if self.file.began else list(self.head())
+        for points in curves.points(records):
+            if points.step < last:  # rolled back: what came after is void
+                events.append(self.start_session(points.step))
+            last = points.step
+            values = [self.summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in points.values.items()]
+            events.append(self.event(values, points.step, points.time))
+        for record in records:
+            events += self.others(record)
+        if events:
+            self.file.append(b"".join(framed(event) for event in events))
+        self.last_step = last
+
+    def finish(self, end_reason: str) -> None:
+        """Say how the training ended, for the page of hyper-parameters."""
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+        if not self.hparams:
+            return
+        status = api_pb2.STATUS_SUCCESS if end_reason in ("completed", "stopped") else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        data = plugin_data_pb2.HParamsPluginData(version=0, session_end_info=end)
+        self.file.append(framed(self.plugin_event("_hparams_/session_end_info", data)))
+
+    def head(self) -> Iterator[bytes]:
+        """Return what every event file begins with; a resumed training's voids the steps it repeats."""
+        yield self.event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
+        if self.purge is not None:
+            yield self.start_session(self.purge)
+
+    def start_session(self, step: int) -> bytes:
+        """Return the event that voids everything from ``step`` on."""
+        log = self.event_pb2.SessionLog(status=self.event_pb2.SessionLog.START)
+        return self.event_pb2.Event(wall_time=time.time(), step=step, session_log=log).SerializeToString()
+
+    def event(self, values: Sequence[Any], step: int, when: float) -> bytes:
+        """Return an event with these summary values."""
+        summary = self.summary_pb2.Summary(value=values)
+        return self.event_pb2.Event(wall_time=when, step=step, summary=summary).SerializeToString()
+
+    def others(self, record: Record) -> Iterator[bytes]:
+        """Return the events of images and hyper-parameters."""
+        if record.kind == "image":
+            for name, image in record.values.items():
+                png = as_png(image)
+                shown = self.summary_pb2.Summary.Image(
+                    height=png.height, width=png.width, colorspace=png.channels, encoded_image_string=png.data
+                )
+                value = self.summary_pb2.Summary.Value(tag=name, image=shown)
+                yield self.event([value], record.at.step, record.time)
+        elif record.kind == "params":
+            yield self.params(record.values)
+
+    def params(self, params: Mapping[str, Any]) -> bytes:
+        """Return hyper-parameters as the HPARAMS page reads them: numbers, booleans, else text."""
+        from tensorboard.plugins.hparams import plugin_data_pb2
+
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=self.about.started, group_name=self.about.name)
+        for name, value in params.items():
+            field = start.hparams[name]
+            if isinstance(value, bool):
+                field.bool_value = value
+            elif isinstance(value, (int, float)):
+                field.number_value = value
+            else:
+                field.string_value = str(value)
+        self.hparams = True
+        data = plugin_data_pb2.HParamsPluginData(version=0, session_start_info=start)
+        return self.plugin_event("_hparams_/session_start_info", data)
+
+    def plugin_event(self, tag: str, data: Any) -> bytes:
+        """Return an event for the hyper-parameters' plugin."""
+        plugin = self.summary_pb2.SummaryMetadata.PluginData(plugin_name="hparams", content=data.SerializeToString())
+        metadata = self.summary_pb2.SummaryMetadata(plugin_data=plugin)
+        return self.event([self.summary_pb2.Summary.Value(tag=tag, metadata=metadata)], 0, time.time())
+
+
+def event_file_name() -> str:
+    """Return a name that sorts by time, as TensorBoard reads the files of a folder, and that nobody else takes."""
+    return f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+
+
+def framed(event: bytes) -> bytes:
+    """Return an event as a record of the file: length, checksum, data, checksum."""
+    import io
+
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    out = io.BytesIO()
+    RecordWriter(out).write(event)
+    return out.getvalue()

@@ -1,0 +1,248 @@
+"""Background writing: one ordered, bounded queue and one thread, which never blocks or fails the training thread."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from epochal.core.engine import Record
+from epochal.core.tensors import read
+
+logger = logging.getLogger("epochal")
+LAST_ATTEMPTS = 3  # tries at the end, when writing fails
+TRIES = 3  # before records that make writing fail for good are left out
+
+
+class Writer(Protocol):
+    """One destination while a training runs; every method is called on the worker's thread, in order.
+
+    ``write`` takes all records or none: after an error the same records come again.
+    """
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write records, whose metrics are floats here."""
+        ...
+
+    def finish(self, end_reason: str) -> None:
+        """End truthfully: "completed", "stopped", "interrupted", "preempted" or "exception"."""
+        ...
+
+
+class Limits(NamedTuple):
+    """How much waits and how long, in records and seconds."""
+
+    records: int = 5000
+    images: int = 32
+    pause: float = 0.2  # between looks into the queue
+    longest_pause: float = 15.0  # between tries while writing fails
+
+
+class Outcome(NamedTuple):
+    """What became of the records; ``error`` is the last one that lost something."""
+
+    written: int
+    lost: int
+    thinned: int
+    finished: bool
+    error: BaseException | None
+
+
+class Worker:
+    """Takes records on the training thread in about a microsecond and writes them on a thread of its own.
+
+    When the queue is full, batch values are thinned out evenly (every second one goes) and counted; values of epochs
+    and validations, hyper-parameters and the end stay. A failing destination is tried again, with growing pauses.
+
+    >>> from epochal.core.metrics import At
+    >>> class Print:
+    ...     def write(self, records):
+    ...         print([dict(record.values) for record in records])
+    ...     def finish(self, end_reason):
+    ...         print(end_reason)
+    >>> worker = Worker("Print", Print)
+    >>> worker.start()
+    >>> worker.put(Record("metrics", {"train/loss": 0.5}, At(0, 0, 1), 0.0))
+    >>> worker.close("completed", limit=5.0).written
+    [{'train/loss': 0.5}]
+    completed
+    1
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open: Callable[[], Writer],  # noqa: A002  # it opens the destination
+        *,
+        limits: Limits | None = None,
+        passing: Callable[[Exception], bool] = lambda error: isinstance(error, OSError),
+    ) -> None:
+        self.name, self.open, self.limits, self.passing = name, open, limits or Limits(), passing
+        self.lock = threading.RLock()  # held for list operations only; re-entrant: a signal handler may log too
+        self.buffer: list[Record] = []
+        self.held: list[Record] = []  # taken from the buffer, being written
+        self.writer: Writer | None = None
+        self.closing = threading.Event()
+        self.end_reason = "completed"
+        self.abandoned = self.finished = False
+        self.written = self.lost = self.thinned = self.failures = self.images = 0
+        self.error: BaseException | None = None
+        self.pause = self.limits.pause
+        self.thread: threading.Thread | None = None
+
+    # -- on the training thread ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; a daemon, so that a hung destination cannot keep the process alive."""
+        self.thread = threading.Thread(target=self.loop, name=f"epochal {self.name}", daemon=True)
+        self.thread.start()
+
+    def put(self, record: Record) -> None:
+        """Queue a record; never blocks, never raises."""
+        with self.lock:
+            if record.kind == "image":
+                if self.images >= self.limits.images:
+                    self.thinned += 1
+                    return
+                self.images += 1
+            self.buffer.append(record)
+            if len(self.buffer) > self.limits.records:
+                self.thin()
+
+    def thin(self) -> None:
+        """Leave out every second batch value, evenly; if that is not enough, the oldest half of everything."""
+        before, kept, drop = len(self.buffer), list[Record](), False
+        for record in self.buffer:
+            if record.kind == "metrics" and record.at.batch is not None:
+                drop = not drop
+                if drop:
+                    continue
+            kept.append(record)
+        if len(kept) > self.limits.records * 3 // 4:
+            kept = kept[len(kept) // 2 :]
+        self.buffer = kept
+        self.thinned += before - len(kept)
+
+    def close(self, end_reason: str, *, limit: float) -> Outcome:
+        """Write what waits and end, within ``limit`` seconds; then give up and say what was not written."""
+        self.end_reason = end_reason
+        self.closing.set()
+        try:
+            if self.thread is not None:
+                self.thread.join(limit)
+        finally:
+            self.abandoned = True
+        with self.lock:
+            lost = self.lost + len(self.buffer) + len(self.held)
+            return Outcome(self.written, lost, self.thinned, self.finished, self.error)
+
+    # -- on the worker's thread ----------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        """Write until closed; then write the rest and finish."""
+        tries = LAST_ATTEMPTS
+        while not self.abandoned and tries:
+            closing = self.closing.wait(self.pause)
+            if self.turn():
+                self.pause = self.limits.pause
+                if closing and not self.buffer:
+                    break
+                continue
+            if closing:
+                tries -= 1
+                time.sleep(self.limits.pause)
+            else:
+                self.pause = min(self.pause * 2, self.limits.longest_pause)
+        if not self.abandoned and not self.held and self.writer is not None:
+            self.end(self.writer)
+
+    def turn(self) -> bool:
+        """Write what waits; return whether all is well."""
+        if not self.held:
+            self.take()
+        if not self.held and self.writer is not None:
+            return True
+        try:
+            if self.writer is None:
+                self.writer = self.open()
+            self.writer.write(self.held)
+        except Exception as error:
+            self.failed(error)
+            return False
+        if self.failures:
+            logger.info("%s can be written again.", self.name)
+        self.settle(written=True)
+        return True
+
+    def settle(self, *, written: bool) -> None:
+        """Be done with the records in hand."""
+        with self.lock:
+            if written:
+                self.written += len(self.held)
+            else:
+                self.lost += len(self.held)
+            self.held = []
+            self.failures = 0
+
+    def take(self) -> None:
+        """Take everything that waits; read the tensors in one go."""
+        with self.lock:
+            taken, self.buffer, self.images = self.buffer, [], 0
+        try:
+            self.held = with_floats(taken)
+        except Exception as error:
+            self.lost += len(taken)
+            self.report(error)
+
+    def failed(self, error: Exception) -> None:
+        """Report the first failure, keep the records for another try, or leave them out when trying is in vain."""
+        self.failures += 1
+        self.report(error)
+        if self.failures >= TRIES and not self.passing(error):
+            if self.writer is not None and len(self.held) > 1:
+                self.write_singly(self.writer)
+            self.settle(written=False)
+
+    def write_singly(self, writer: Writer) -> None:
+        """Write record by record, so that a bad one does not take the good ones with it."""
+        bad: list[Record] = []
+        for record in self.held:
+            try:
+                writer.write([record])
+                self.written += 1
+            except Exception as error:
+                self.error = error
+                bad.append(record)
+        self.held = bad
+
+    def report(self, error: BaseException) -> None:
+        """Say the first failure, with its traceback; the last one is told at the end."""
+        if self.error is None:
+            logger.error(
+                "%s could not be written; the training goes on, writing is tried again. Further failures are counted, not shown.",
+                self.name, exc_info=error,
+            )  # fmt: skip
+        self.error = error
+
+    def end(self, writer: Writer) -> None:
+        """Finish, with a second try."""
+        for _ in range(2):
+            try:
+                writer.finish(self.end_reason)
+            except Exception as error:
+                self.report(error)
+                time.sleep(self.limits.pause)
+            else:
+                self.finished = True
+                return
+
+
+def with_floats(records: Sequence[Record]) -> list[Record]:
+    """Return the records with every metric a float; tensors of one device are brought to the host in one copy."""
+    numbered = [record for record in records if record.kind in ("metrics", "final")]
+    numbers = iter(read([value for record in numbered for value in record.values.values()]))
+
+    def floats(values: Mapping[str, Any]) -> dict[str, float]:
+        return {name: next(numbers) for name in values}
+
+    return [record._replace(values=floats(record.values)) if record.kind in ("metrics", "final") else record for record in records]
