@@ -15,9 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
-FLOOR_ONE = frozenset(
-    {"callback", "debug", "dispatch", "engine", "roster", "run"}
-)  # in core; everything else there is floor 0
+# In core; everything else there is floor 0.
+FLOOR_ONE = frozenset({"callback", "debug", "dispatch", "engine", "lifetime", "roster", "run"})
 FLOORS = {
     "conditions": 2,
     "checkpointing": 2,
