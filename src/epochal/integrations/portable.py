@@ -1,0 +1,74 @@
+"""A run that can be copied and pickled: its callbacks and functions go along, the training does not."""
+
+from typing import Any, NamedTuple
+
+from epochal.core.callback import Callback
+from epochal.core.dispatch import SAFE_POINT
+from epochal.core.events import EVENT_NAMES, OWN_DECLARED
+from epochal.core.fitness import FitnessSpec
+from epochal.core.run import Run
+
+
+class Wanted(NamedTuple):
+    """One call that is wanted at one event."""
+
+    event: str
+    fn: Any
+    label: str
+    guarded: bool
+    every: int | None
+    once: bool
+
+
+class PackedRun(NamedTuple):
+    """What a run is made of before a training: small, and as picklable as the user's callbacks."""
+
+    host: str
+    provides: frozenset[str]
+    fitness: FitnessSpec
+    callbacks: dict[str, Callback]
+    undeclared: list[tuple[Callback, str]]
+    declared: list[str]
+    wanted: list[Wanted]
+    timing: bool
+
+
+def pack(run: Run) -> PackedRun:
+    """Return what ``unpack`` makes an equal run from."""
+    dispatcher = run.engine.dispatcher
+    own = {*EVENT_NAMES, *OWN_DECLARED, SAFE_POINT}
+    wanted = [
+        Wanted(event, handle.fn, handle.label, handle.guarded, handle.every, handle.once)
+        for event, slot in dispatcher.slots.items()
+        for handle in slot.handles
+        if handle.label != "EPOCHAL_DEBUG"
+    ]
+    return PackedRun(
+        host=run.host,
+        provides=run.roster.provides,
+        fitness=run.engine.fitness_rule.spec,
+        callbacks=dict(run.roster.callbacks),
+        undeclared=list(run.roster.undeclared),
+        declared=[event for event in dispatcher.slots if event not in own],
+        wanted=wanted,
+        timing=dispatcher.timing,
+    )
+
+
+def unpack(packed: PackedRun) -> Run:
+    """Return a run with these callbacks and functions, in the same order, that has seen no training yet.
+
+    >>> run = Run(host="A", provides=frozenset())
+    >>> _ = run.add_callback("on_train_end", print, every=2)
+    >>> [handle.every for handle in unpack(pack(run)).engine.slot("on_train_end").handles]
+    [2]
+    """
+    run = Run(host=packed.host, provides=packed.provides, fitness=packed.fitness)
+    for event in packed.declared:
+        run.declare(event)
+    run.roster.callbacks.update(packed.callbacks)
+    run.roster.undeclared.extend(packed.undeclared)
+    for event, fn, label, guarded, every, once in packed.wanted:
+        run.engine.dispatcher.listen(event, fn, label=label, guarded=guarded, every=every, once=once)
+    run.time_callbacks(packed.timing)
+    return run

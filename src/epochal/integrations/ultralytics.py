@@ -1,0 +1,223 @@
+"""Ultralytics YOLO: ``model.train`` on the instance becomes an entry that lets a run see each training."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from epochal.core import lifetime
+from epochal.core.callback import Callback
+from epochal.core.errors import AttachError, CapabilityError
+from epochal.core.events import EVENT_NAMES
+from epochal.core.fitness import FitnessSpec
+from epochal.core.run import Run
+from epochal.integrations.portable import PackedRun, pack, unpack
+from epochal.integrations.ultralytics_training import Training
+from epochal.runs.folder import RunFolder
+
+logger = logging.getLogger("epochal")
+PROVIDES = frozenset(EVENT_NAMES) | {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients"}
+ENTRY = "train"
+
+
+class Place(NamedTuple):
+    """Where a run's files go; None is the trainer's own: ``save_dir`` and ``epochal``."""
+
+    dir: str | None = None
+    name: str | None = None
+
+    def folder(self, save_dir: Path) -> RunFolder:
+        """Return the folder of a training that Ultralytics puts into ``save_dir``."""
+        folder = RunFolder(self.dir if self.dir is not None else save_dir, self.name or "epochal")
+        return folder if self.dir is not None or self.name is not None else TrainerFolder(folder, save_dir.name)
+
+
+class TrainerFolder(RunFolder):
+    """The folder ``save_dir/epochal``; the run's name is the one Ultralytics gave the training."""
+
+    def __init__(self, folder: RunFolder, title: str) -> None:
+        super().__init__(folder.parent, folder.path.name, fresh=False)
+        self.title = title
+
+    @property
+    def name(self) -> str:
+        """The training's name, as ``train2``."""
+        return self.title
+
+
+class Watch:
+    """Sees the trainings of one ``train()`` call: Ultralytics calls its two methods; small when pickled."""
+
+    def __init__(self, run: Run, place: Place) -> None:
+        self.run, self.place = run, place
+        self.training: Training | None = None
+        self.ended: Training | None = None
+        self.began = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_watch, (pack(self.run), self.place)
+
+    def on_pretrain_routine_start(self, trainer: Any) -> None:
+        """A trainer is being made; one that came before and was given up is closed first."""
+        self.close(given_up())
+        self.began = True
+        self.training = Training(self.run, trainer)
+        self.training.begin(self.place.folder(Path(trainer.save_dir)))
+
+    def on_pretrain_routine_end(self, trainer: Any) -> None:
+        """The trainer stands; in a process that is not rank 0 nothing was begun."""
+        if self.training is not None and self.training.trainer is trainer:
+            self.training.set_up()
+
+    def failed(self, error: BaseException) -> None:
+        """``train()`` raised: what did not end in the trainer ends here, also a training that never began."""
+        if not self.began:
+            self.began = True
+            lifetime.begin(self.run)
+            lifetime.finish(self.run, error)
+        self.close(error)
+
+    def close(self, error: BaseException) -> None:
+        """End a training that has not ended by itself."""
+        training, self.training = self.training, None
+        if training is not None:
+            self.ended = training
+            training.finish(error)
+
+    def returned(self, host: Any) -> None:
+        """``train()`` returned: the model gets the weights that a callback restored."""
+        self.close(given_up())
+        if self.ended is not None and self.ended.trainer is host.trainer and self.ended.restored is not None:
+            host.model.load_state_dict(self.ended.restored)
+        if getattr(host.trainer, "ddp", False):
+            logger.warning(
+                "%s trained on several devices: callbacks ran in the process of rank 0, this run saw nothing.",
+                self.run.host,
+            )
+
+
+class TrainEntry:
+    """Stands at ``model.train``: trains as before, and lets a run see it.
+
+    A copied or unpickled model carries an entry of its own, with a run of its own: ``copy.train.run``.
+    """
+
+    def __init__(self, host: Any, run: Run, place: Place) -> None:
+        self.host, self.run, self.place = host, run, place
+        self.before = vars(host).get(ENTRY)
+        run.on_detach = self.remove
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_entry, (self.host, pack(self.run), self.place, self.before)
+
+    def __repr__(self) -> str:
+        return f"<train of {type(self.host).__name__}, watched by {self.run!r}>"
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Train as ``YOLO.train`` does, with its arguments."""
+        original = self.before or partial(type(self.host).train, self.host)
+        if self.run.detached:
+            return original(*args, **options)
+        if self.run.engine.active:
+            raise AttachError("this model is training already; it has one training at a time")
+        watch = Watch(self.run, self.place)
+        leave = listen(self.host.callbacks, watch)
+        try:
+            result = original(*args, **options)
+        except BaseException as error:
+            watch.failed(error)
+            raise
+        finally:
+            leave()
+        watch.returned(self.host)
+        return result
+
+    def remove(self) -> None:
+        """Leave the model as it was; an entry that somebody wrapped stays and only passes on."""
+        if vars(self.host).get(ENTRY) is not self:
+            return
+        if self.before is None:
+            delattr(self.host, ENTRY)
+        else:
+            setattr(self.host, ENTRY, self.before)
+
+
+def bind(
+    host: Any,
+    callbacks: Sequence[Callback],
+    *,
+    fitness: FitnessSpec,
+    dir: str | os.PathLike[str] | None,  # noqa: A002
+    name: str | None,
+    resume: bool | str | os.PathLike[str],
+) -> Run:
+    """Attach callbacks to a YOLO model; all that can be wrong is said before the model is touched."""
+    entry = vars(host).get(ENTRY)
+    if isinstance(entry, TrainEntry) and not entry.run.detached:
+        state = "and training" if entry.run.engine.active else "to a run"
+        raise AttachError(
+            f"this {type(host).__name__} is attached {state} already: model.train.run."
+            " To add a callback use run.add(...); to begin anew, run.detach() first"
+        )
+    if is_training(host):
+        raise AttachError("attach while a training runs: callbacks would miss its start; attach before model.train()")
+    if resume is not False:
+        raise CapabilityError(
+            f"resume={resume!r}: an Epochal run on Ultralytics YOLO cannot be resumed yet."
+            ' Ultralytics resumes its own: YOLO("path/to/last.pt"), then model.train(resume=True)'
+        )
+    place = Place(None if dir is None else os.fspath(dir), name)
+    folder = place.folder(Path())
+    run = Run(host="Ultralytics YOLO", provides=PROVIDES, folder=folder if dir is not None else None, fitness=fitness)
+    for callback in callbacks:
+        run.add(callback)
+    setattr(host, ENTRY, TrainEntry(host, run, place))
+    return run
+
+
+def listen(natives: Any, watch: Watch) -> Callable[[], None]:
+    """Put a watch among a model's own callbacks; what is returned takes it out again."""
+    calls = {"on_pretrain_routine_start": watch.on_pretrain_routine_start}
+    calls["on_pretrain_routine_end"] = watch.on_pretrain_routine_end
+    made = [event for event in calls if event not in natives]
+    for event, call in calls.items():
+        natives[event].append(call)
+
+    def leave() -> None:
+        for event, call in calls.items():
+            if call in natives.get(event, ()):
+                natives[event].remove(call)
+            if event in made and not natives.get(event):
+                natives.pop(event, None)
+
+    return leave
+
+
+def is_training(host: Any) -> bool:
+    """Say whether this thread is inside a ``train()`` of the model, which nobody watches."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if frame.f_code.co_name == ENTRY and frame.f_locals.get("self") is host:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def given_up() -> AttachError:
+    """Return the error of a training that was begun and dropped without a word."""
+    return AttachError("Ultralytics gave this training up before it had begun; its own log says why")
+
+
+def make_watch(packed: PackedRun, place: Place) -> Watch:
+    """Unpickle a watch: it has a run of its own."""
+    return Watch(unpack(packed), place)
+
+
+def make_entry(host: Any, packed: PackedRun, place: Place, before: Any) -> TrainEntry:
+    """Unpickle an entry: it has a run of its own."""
+    entry = TrainEntry(host, unpack(packed), place)
+    entry.before = before
+    return entry
