@@ -30,7 +30,15 @@ def train(tmp_path, callbacks=(), epochs=3, body=None, resume=False, seed=0, nam
     net, opt = make(seed)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 6)
     record = RecordEvents()
-    loop = Loop(model=net, optimizer=opt, scheduler=schedule, callbacks=[*callbacks, record], dir=tmp_path, name=name, resume=resume)
+    loop = Loop(
+        model=net,
+        optimizer=opt,
+        scheduler=schedule,
+        callbacks=[*callbacks, record],
+        dir=tmp_path,
+        name=name,
+        resume=resume,
+    )
     try:
         with loop as run:
             for epoch in run.epochs(epochs):
@@ -186,7 +194,9 @@ def test_validation_inside_a_batch_ends_that_batch_first(tmp_path):
     start = record.events.index("on_val_start")
     assert record.events[start - 1] == "on_train_batch_end"
     assert record.events.count("on_val_batch_end") == 2
-    assert record.events.index("on_train_epoch_end") < len(record.events) - record.events[::-1].index("on_val_start") - 1
+    assert (
+        record.events.index("on_train_epoch_end") < len(record.events) - record.events[::-1].index("on_val_start") - 1
+    )
 
 
 def test_passive_callbacks_do_not_change_the_weights(tmp_path):
@@ -247,7 +257,12 @@ def test_a_compiled_model_trains_and_saves_clean_names(tmp_path):
 def test_a_resumed_run_is_the_same_run_bit_for_bit(tmp_path):
     whole, _, _ = train(tmp_path / "whole", epochs=6)
     save = Do("on_fit_epoch_end", lambda run: run.save("each"))
-    train(tmp_path, [save], epochs=6, body=lambda run, _: run.stop("enough") if run.epoch == 2 and run.batch == 4 else None)
+    train(
+        tmp_path,
+        [save],
+        epochs=6,
+        body=lambda run, _: run.stop("enough") if run.epoch == 2 and run.batch == 4 else None,
+    )
     assert len(train.run.history) == 3
     again, run, events = train(tmp_path, epochs=6, resume=True, seed=99)
     assert events[0] == "on_resume"
@@ -288,7 +303,14 @@ def test_a_checkpoint_of_another_model_names_what_differs(tmp_path):
     train(tmp_path, [Do("on_fit_epoch_end", lambda run: run.save("each"))])
     net = torch.nn.Sequential(torch.nn.Linear(3, 9), torch.nn.Dropout(0.3), torch.nn.Linear(9, 1))
     opt = torch.optim.AdamW(net.parameters())
-    loop = Loop(model=net, optimizer=opt, scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(opt, 6), dir=tmp_path, name="run", resume=True)
+    loop = Loop(
+        model=net,
+        optimizer=opt,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(opt, 6),
+        dir=tmp_path,
+        name="run",
+        resume=True,
+    )
     with pytest.raises(CheckpointError, match=r"0.weight: saved \(8, 3\), model \(9, 3\)"):
         loop.__enter__()
 
@@ -353,5 +375,7 @@ def test_reading_a_stale_value_at_train_epoch_end_warns_once(tmp_path, caplog):
 
 
 def test_a_metric_that_was_never_measured_names_the_nearest(tmp_path):
-    with pytest.raises(MetricNotFound, match=r"no metric 'val/los' .* did you mean 'val/loss'\? Logged: val/loss, train/loss"):
+    with pytest.raises(
+        MetricNotFound, match=r"no metric 'val/los' .* did you mean 'val/loss'\? Logged: val/loss, train/loss"
+    ):
         train(tmp_path, [Do("on_fit_epoch_end", lambda run: run.metrics["val/los"])])

@@ -1,5 +1,6 @@
 """Checkpoints when a condition holds, and which of them stay."""
 
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from epochal.callbacks.policy import Policy
@@ -27,8 +28,8 @@ class Checkpoint(Policy):
     ([0, 1, 2, 3], [1, 3])
 
     Alone, ``Checkpoint()`` saves at each epoch's end. ``keep_last`` of what this callback asked for stay, and the
-    ``keep_best`` best: by the metric of the one ``Best`` in ``when``, else by ``metric``, else by fitness; -1 or None
-    as ``keep_last`` keeps all. The newest point to resume from always stays. Several of them share the run's
+    ``keep_best`` best: by the metric of the one ``Best`` in ``when``, else by ``metric``, else by fitness; 0 keeps none
+    so, -1 all. The newest point to resume from always stays. Several of them share the run's
     checkpoints: one write per moment. A write that fails never raises into the training: it is logged, the event
     ``on_checkpoint_error`` comes, and the next save tries again.
     """
@@ -39,8 +40,8 @@ class Checkpoint(Policy):
         self,
         when: Condition | None = None,
         *,
-        keep_last: int | None = 1,
-        keep_best: int | None = 1,
+        keep_last: int = 1,
+        keep_best: int = 1,
         metric: str | None = None,
         mode: Mode | None = None,
         name: str | None = None,
@@ -48,12 +49,14 @@ class Checkpoint(Policy):
         super().__init__(Every(epochs=1) if when is None else when, name=name)
         self.keep_last = check_count("keep_last", keep_last)
         self.keep_best = check_count("keep_best", keep_best)
+        self.metric: str | None
+        self.mode: Mode
         self.metric, self.mode = ranking(self.when, metric, mode)
 
     def on_train_start(self, run: "Run") -> None:
         """Tell the run's checkpoints what this callback keeps."""
         super().on_train_start(run)
-        best = 10**9 if self.keep_best == -1 else self.keep_best
+        best = sys.maxsize if self.keep_best == -1 else self.keep_best
         metric = None if self.metric is None else run.metrics.canonical(self.metric)
         run.checkpoint_store.keep(run.label(self), Keep(last=self.keep_last, best=best, metric=metric, mode=self.mode))
 
@@ -62,9 +65,9 @@ class Checkpoint(Policy):
         run.request_save(self.when.reason(now))
 
 
-def check_count(name: str, value: int | None) -> int | None:
+def check_count(name: str, value: int) -> int:
     """Return a number of checkpoints to keep, or raise ArgumentError."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= -1):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(value, int) and not isinstance(value, bool) and value >= -1:  # pyright: ignore[reportUnnecessaryIsInstance]
         return value
     raise ArgumentError(f"Checkpoint: {name} must be an int >= 0, or -1 for all, not {value!r}")
 
@@ -78,7 +81,8 @@ def ranking(when: Condition, metric: str | None, mode: Mode | None) -> tuple[str
     found = [leaf for leaf in when.leaves() if isinstance(leaf, Best)]
     if len(found) == 1 and metric not in (None, found[0].metric):
         raise ArgumentError(
-            f"Checkpoint: metric={metric!r}, but when= saves at the best {found[0].metric!r}; leave metric= out, or rank by the same"
+            f"Checkpoint: metric={metric!r}, but when= saves at the best {found[0].metric!r};"
+            " leave metric= out, or rank by the same"
         )
     if len(found) == 1:
         metric, mode = found[0].metric, mode or found[0].rule.mode

@@ -34,7 +34,7 @@ class RunSaver:
         engine = self.run.engine
         metrics = engine.metrics.history_row()
         measured = engine.metrics.entries.get("fitness")
-        fresh = measured is not None and engine.fitness is not None and measured.at.epoch == engine.epoch
+        fresh = measured is not None and measured.at.epoch == engine.epoch
         parts = {**self.parts(), "run": engine.state_dict(), "callbacks": self.run.roster.states()}
         about = {
             "epoch": engine.epoch,
@@ -45,7 +45,7 @@ class RunSaver:
             "pinned": any(request.pinned for request in asked),
             "resume_point": self.resumable and not engine.in_epoch and not engine.epoch_cut,
             "metrics": dict(metrics),
-            "fitness": engine.fitness if fresh else None,
+            "fitness": engine.fitness_rule.value if fresh else None,
         }
         return Captured(parts, about)
 

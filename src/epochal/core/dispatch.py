@@ -25,7 +25,9 @@ class Handle:
     ``every=n`` lets through the n-th, 2n-th ... occurrence, ``once=True`` only the first that is let through.
     """
 
-    def __init__(self, slot: "Slot", fn: Callable[..., Any], label: str, guarded: bool, every: int | None, once: bool) -> None:
+    def __init__(
+        self, slot: "Slot", fn: Callable[..., Any], label: str, guarded: bool, every: int | None, once: bool
+    ) -> None:
         self.slot, self.fn, self.label, self.guarded = slot, fn, label, guarded
         self.every, self.once = every, once
         self.occurrences = self.failures_in_a_row = 0
@@ -155,7 +157,7 @@ DELIVERY = {Slot.fire.__code__, Slot.ask.__code__, Slot.deliver_rest.__code__}
 
 def caller() -> Handle | None:
     """Return whose call is being delivered on this thread: found on the stack, so that delivery keeps no books."""
-    frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if frame.f_code in DELIVERY:
             names = frame.f_locals
@@ -175,7 +177,9 @@ def check_signature(fn: Callable[..., Any], event: str, count: int = 1) -> None:
     except TypeError as error:
         what = getattr(fn, "__qualname__", repr(fn))
         wanted = "one argument, the run" if count == 1 else "two arguments, the run and the moment"
-        raise SignatureError(f"{event} calls {what} with {wanted}, but {what}{inspect.signature(fn)} does not take that: {error}") from None
+        raise SignatureError(
+            f"{event} calls {what} with {wanted}, but {what}{inspect.signature(fn)} does not take that: {error}"
+        ) from None
     except ValueError:
         return  # a builtin without a signature
 
@@ -215,7 +219,14 @@ class Dispatcher:
         self.slots.setdefault(event, Slot(self, event))
 
     def listen(
-        self, event: str, fn: Callable[..., Any], *, label: str, guarded: bool, every: int | None = None, once: bool = False
+        self,
+        event: str,
+        fn: Callable[..., Any],
+        *,
+        label: str,
+        guarded: bool,
+        every: int | None = None,
+        once: bool = False,
     ) -> Handle:
         """Add a call at the end of an event."""
         slot = self.slots[event] if event == SAFE_POINT else self.slot(event)
@@ -263,4 +274,9 @@ class Dispatcher:
         if handle.failures_in_a_row >= FAILURES_IN_A_ROW and handle.label not in self.switched_off:
             self.switched_off.add(handle.label)
             self.remove_label(handle.label)
-            logger.error("%s is switched off: it failed %d times in a row in %s.", handle.label, FAILURES_IN_A_ROW, handle.slot.event)
+            logger.error(
+                "%s is switched off: it failed %d times in a row in %s.",
+                handle.label,
+                FAILURES_IN_A_ROW,
+                handle.slot.event,
+            )

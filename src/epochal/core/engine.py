@@ -32,6 +32,9 @@ SCOPE_ENDS = {  # what is open -> the event that closes it
 }
 
 
+OWN_STATE = ("epoch", "next_epoch", "step", "batches", "longest_group")
+
+
 class Engine:
     """One run's inside: where the training stands, what was asked of it, and the order of things at every moment.
 
@@ -73,11 +76,7 @@ class Engine:
         self.notes: list[str] = []  # what the summary at the end must say
         self.checkpoint_error: Exception | None = None
         self.checkpoint_errors = 0
-        self.fitness: float | None = None
-        self.best_fitness: float | None = None
-        self.best_epoch: int | None = None
-        self.new_fitness: float | None = None  # measured, not settled yet
-        self.fitness_validated = False  # this epoch's fitness comes from its validation
+        self.fitness_rule.reset()
         self.end_reason: str | None = None
         self.epoch, self.next_epoch, self.num_epochs = 0, 0, None
         self.batch, self.num_batches = 0, None
@@ -208,7 +207,8 @@ class Engine:
     def epoch_start(self, epoch: int, num_batches: int | None = None) -> None:
         """``on_train_epoch_start``."""
         self.epoch, self.num_batches = epoch, num_batches if num_batches is not None else self.num_batches
-        self.in_epoch, self.batches_done, self.epoch_cut, self.fitness_validated = True, False, False, False
+        self.in_epoch, self.batches_done, self.epoch_cut = True, False, False
+        self.fitness_rule.validated = False
         self.metrics.begin_epoch()
         self.scopes += ("epoch", "batches")
         self.fire("on_train_epoch_start")
@@ -267,8 +267,8 @@ class Engine:
         if entry.validated and entry.at.epoch < self.epoch and not self.warned_stale:
             self.warned_stale = True
             logger.warning(
-                "%r was read at on_train_epoch_end of epoch %d, but it is from epoch %d: this epoch's validation has not"
-                " measured it yet. Read it at on_fit_epoch_end, where it is fresh.",
+                "%r was read at on_train_epoch_end of epoch %d, but it is from epoch %d: this epoch's validation has"
+                " not measured it yet. Read it at on_fit_epoch_end, where it is fresh.",
                 entry.name, self.epoch, entry.at.epoch,
             )  # fmt: skip
 
@@ -304,7 +304,7 @@ class Engine:
         settled = None
         if self.in_epoch:
             self.measure_fitness()
-            settled = self.settle(validation=True)
+            settled = self.fitness_rule.settle(self.metrics, validation=True)
         self.in_validation = False
         if self.in_epoch:
             self.safe_point("validation", settled)
@@ -319,35 +319,13 @@ class Engine:
         self.drain()
         self.measure_fitness()
         self.history[-1] = self.metrics.history_row()
-        settled = self.settle(validation=False)
+        settled = self.fitness_rule.settle(self.metrics, validation=False)
         self.in_epoch, self.next_epoch = False, self.epoch + 1
         self.safe_point("epoch", settled)
 
     def measure_fitness(self) -> None:
-        """Take a newly measured fitness, and remember the best; once a validation measured it, the epoch's end does not."""
-        if self.fitness_validated and not self.in_validation:
-            return
-        found = self.fitness_rule.fresh(self.metrics)
-        if found is None:
-            return
-        self.fitness, logged, tells_more = found
-        self.fitness_validated = self.in_validation
-        if not logged:
-            self.metrics.log({"fitness": self.fitness}, At(self.epoch, None, self.step), validation=self.in_validation)
-            entry = self.metrics.entries["fitness"]
-            entry.fresh, entry.in_epoch = False, tells_more
-        self.new_fitness = self.fitness
-        better = self.fitness > self.best_fitness if self.best_fitness is not None else self.fitness == self.fitness
-        if better:  # NaN is never best
-            self.best_fitness, self.best_epoch = self.fitness, self.epoch
-
-    def settle(self, *, validation: bool) -> dict[str, float]:
-        """Return the values that settle now, the fitness among them if it was newly measured."""
-        settled = self.metrics.settle(validation=validation)
-        if self.new_fitness is not None:
-            settled["fitness"] = self.new_fitness
-        self.new_fitness = self.fitness_rule.native = None
-        return settled
+        """Take the fitness if it was newly measured."""
+        self.fitness_rule.measure(self.metrics, At(self.epoch, None, self.step), validating=self.in_validation)
 
     def abort_epoch(self) -> None:
         """``on_train_epoch_abort``: the epoch is given up; what it measured does not count."""
@@ -391,32 +369,20 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run's own state, to be saved beside the callbacks'."""
+        rule = self.fitness_rule
         return {
-            "epoch": self.epoch,
-            "next_epoch": self.next_epoch,
-            "step": self.step,
-            "batches": self.batches,
-            "best_fitness": self.best_fitness,
-            "best_epoch": self.best_epoch,
-            "fitness": self.fitness,
+            **{name: getattr(self, name) for name in OWN_STATE},
+            "fitness": {"value": rule.value, "best": rule.best, "best_epoch": rule.best_epoch},
             "history": [dict(row) for row in self.history],
             "rates": self.rates.state_dict(),
-            "longest_group": self.longest_group,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        for name in (
-            "epoch",
-            "next_epoch",
-            "step",
-            "batches",
-            "best_fitness",
-            "best_epoch",
-            "fitness",
-            "longest_group",
-        ):
+        for name in OWN_STATE:
             setattr(self, name, state[name])
+        for name, value in state["fitness"].items():
+            setattr(self.fitness_rule, name, value)
         self.history = [dict(row) for row in state["history"]]
         self.rates.load_state_dict(state["rates"])
         if self.rates.active:

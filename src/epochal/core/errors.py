@@ -29,7 +29,7 @@ class UnknownEvent(EpochalError, ValueError):
 
     >>> raise UnknownEvent("on_train_bacth_end", ["on_train_batch_end"])
     Traceback (most recent call last):
-    epochal.core.errors.UnknownEvent: there is no event 'on_train_bacth_end'; did you mean 'on_train_batch_end'? (`epochal events` lists all; run.declare("on_...") adds one of your own)
+    epochal.core.errors.UnknownEvent: there is no event 'on_train_bacth_end'; did you mean 'on_train_batch_end'? ...
     """
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
@@ -49,7 +49,7 @@ class MetricNotFound(EpochalError, KeyError):
 
     >>> raise MetricNotFound("val/los", ["train/loss", "val/loss"])
     Traceback (most recent call last):
-    epochal.core.errors.MetricNotFound: no metric 'val/los' was measured so far; did you mean 'val/loss'? Logged: val/loss, train/loss
+    epochal.core.errors.MetricNotFound: no metric 'val/los' was measured so far; did you mean 'val/loss'? ...
     """
 
     def __init__(self, name: str, known: Iterable[str], why: str = "") -> None:

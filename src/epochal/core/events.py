@@ -48,8 +48,10 @@ OWN_DECLARED: tuple[str, ...] = ("on_checkpoint_error",)  # events beside the gr
 # prefix(x): x cut off anywhere, also before its first and after its last event
 GRAMMAR: dict[str, str] = {
     "trace": "body teardown | failed",
-    "body": "[on_pretrain_routine_start on_pretrain_routine_end] [on_resume] val* on_train_start val* "
-    "(epoch | aborted [on_resume])* (val | on_model_save)* on_train_end on_model_save*",
+    "body": (
+        "[on_pretrain_routine_start on_pretrain_routine_end] [on_resume] val* on_train_start val* "
+        "(epoch | aborted [on_resume])* (val | on_model_save)* on_train_end on_model_save*"
+    ),
     "failed": "prefix(body) on_exception on_model_save* teardown",
     "epoch": "unfinished on_fit_epoch_end on_model_save*",
     "aborted": "prefix(unfinished) on_train_epoch_abort",
@@ -175,7 +177,7 @@ class Grammar:
     >>> grammar.feed("on_train_start")
     >>> grammar.feed("on_val_end")
     Traceback (most recent call last):
-    epochal.core.errors.EventOrderError: event 2, 'on_val_end', cannot follow 'on_train_start'; possible here: on_exception, on_model_save, on_train_end, on_train_epoch_abort, on_train_epoch_start, on_val_start
+    epochal.core.errors.EventOrderError: event 2, 'on_val_end', cannot follow 'on_train_start'; possible here: ...
     """
 
     def __init__(self, declared: Iterable[str] = ()) -> None:
@@ -208,7 +210,9 @@ class Grammar:
         """Say that no event follows; EventOrderError unless the training is complete."""
         if self.final not in self.states:
             after = f"after {self.last!r}" if self.last else "empty"
-            raise EventOrderError(f"the trace ends {after}, without teardown; possible here: {', '.join(self.possible())}")
+            raise EventOrderError(
+                f"the trace ends {after}, without teardown; possible here: {', '.join(self.possible())}"
+            )
 
 
 def check_events(names: Iterable[str], declared: Iterable[str] = ()) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from epochal.core.errors import ArgumentError, MetricNotFound
-from epochal.core.metrics import Metrics
+from epochal.core.metrics import At, Metrics
 
 FitnessSpec = str | Callable[[Mapping[str, float]], float] | None
 
@@ -37,10 +37,44 @@ class Fitness:
     def __init__(self, spec: FitnessSpec = None) -> None:
         if spec is not None and not callable(spec) and (not isinstance(spec, str) or not spec.lstrip("-")):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(
-                f'fitness= is a metric\'s name, "-name" for one to be minimised, or a function of the metrics, not {spec!r}'
+                f'fitness= is a metric\'s name, "-name" for one to be minimised, or a function, not {spec!r}'
             )
         self.spec = spec
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was measured: a new training begins."""
         self.native: float | None = None  # what the trainer says, set by its integration when it is fresh
+        self.value: float | None = None
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.new: float | None = None  # measured, not settled yet
+        self.validated = False  # this epoch's fitness comes from its validation
+
+    def measure(self, metrics: Metrics, at: At, *, validating: bool) -> None:
+        """Take a newly measured fitness; what a validation measured, the epoch's end does not measure again."""
+        if self.validated and not validating:
+            return
+        found = self.fresh(metrics)
+        if found is None:
+            return
+        value, logged, tells_more = found
+        self.value = self.new = value
+        self.validated = validating
+        if not logged:
+            metrics.log({"fitness": value}, at, validation=validating)
+            entry = metrics.entries["fitness"]
+            entry.fresh, entry.in_epoch = False, tells_more
+        if value > self.best if self.best is not None else value == value:  # NaN is never best
+            self.best, self.best_epoch = value, at.epoch
+
+    def settle(self, metrics: Metrics, *, validation: bool) -> dict[str, float]:
+        """Return the metrics that settle now, the fitness among them if it was newly measured."""
+        settled = metrics.settle(validation=validation)
+        if self.new is not None:
+            settled["fitness"] = self.new
+        self.new = self.native = None
+        return settled
 
     def fresh(self, metrics: Metrics) -> tuple[float, bool, bool] | None:
         """Return a newly measured fitness, whether it was logged as such, and whether it says more than ``val/loss``.

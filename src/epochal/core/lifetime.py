@@ -18,7 +18,7 @@ EXIT_REASONS = {"KeyboardInterrupt": "interrupted", "Preempted": "preempted"}
 def begin(
     run: "Run", *, model: Any = None, optimizer: Any = None, trainer: Any = None, saved: Mapping[str, Any] | None = None
 ) -> None:
-    """Begin a training anew, or, with ``saved``, go on where a checkpoint ends; callbacks have their state afterwards."""
+    """Begin a training anew, or, with ``saved``, go on where a checkpoint ends; callbacks have their state then."""
     engine = run.engine
     if engine.active:
         raise AttachError(f"this run is training already; a {type(run).__name__} has one training at a time")
@@ -106,9 +106,9 @@ def summary(run: "Run") -> Summary:
         seconds=time.monotonic() - engine.started,
         end_reason=engine.end_reason,
         stop_reason=run.stop_reason,
-        fitness=engine.fitness,
-        best_fitness=engine.best_fitness,
-        best_epoch=engine.best_epoch,
+        fitness=engine.fitness_rule.value,
+        best_fitness=engine.fitness_rule.best,
+        best_epoch=engine.fitness_rule.best_epoch,
         history=tuple(run.history),
         checkpoints=len(run.checkpoints),
         checkpoint_errors=engine.checkpoint_errors,

@@ -1,4 +1,4 @@
-"""The metrics of a run: logged without being read, read once when somebody asks, and known by when they were measured."""
+"""The metrics of a run: logged unread, read once when somebody asks, and known by when they were measured."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -11,7 +11,7 @@ FOLD = 1024  # batch values kept as they are before they are read in one go and 
 
 
 class Measured(NamedTuple):
-    """A metric's newest value and when it was measured; ``batch`` is None for a value of a whole epoch or validation."""
+    """A metric's newest value and when it was measured; ``batch`` is None for an epoch's or a validation's."""
 
     value: float
     epoch: int
@@ -163,7 +163,7 @@ class Metrics(Mapping[str, float]):
         for name, value in values.items():
             entry = entries.get(name)
             if entry is None:
-                name = self.canonical(name)  # noqa: PLW2901
+                name = self.canonical(name)
                 entry = entries.get(name) or self.entry(name)
             entry.raw = raw = value if type(value) is float else scalar(value, name)
             entry.value = None
@@ -189,7 +189,11 @@ class Metrics(Mapping[str, float]):
     def end_batches(self, prefixes: Sequence[str], at: At) -> None:
         """Give metrics with these prefixes that were logged in batches their mean; others keep it for the history."""
         for entry in self.entries.values():
-            if entry.mean is not None and (entry.mean.waiting or entry.mean.count) and entry.name.startswith(tuple(prefixes)):
+            if (
+                entry.mean is not None
+                and (entry.mean.waiting or entry.mean.count)
+                and entry.name.startswith(tuple(prefixes))
+            ):
                 entry.raw = entry.value = entry.mean.take()
                 entry.mean = None
                 entry.at = at

@@ -99,6 +99,5 @@ def check_group(group: str | None, groups: Mapping[str, float]) -> None:
     """Raise ArgumentError unless the group exists."""
     if group is not None and groups and group not in groups:
         guess = nearest(group, groups)
-        raise ArgumentError(
-            f"there is no parameter group {group!r}{f'; did you mean {guess!r}?' if guess else ''} Groups: {', '.join(groups)}"
-        )
+        hint = f"; did you mean {guess!r}?" if guess else "."
+        raise ArgumentError(f"there is no parameter group {group!r}{hint} Groups: {', '.join(groups)}")

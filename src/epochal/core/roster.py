@@ -53,7 +53,8 @@ class Roster:
         missing = sorted(callback.requires - self.provides)
         if missing:
             raise CapabilityError(
-                f"{label} requires {', '.join(missing)}, which {self.run.host} cannot deliver; leave it out, or use a trainer that can"
+                f"{label} requires {', '.join(missing)}, which {self.run.host} cannot deliver;"
+                " leave it out, or use a trainer that can"
             )
         unknown = [
             method for method in dir(type(callback))
@@ -85,7 +86,11 @@ class Roster:
     def check(self, callback: Callback) -> str:
         """Return the name of a callback that may be added, or raise."""
         if not isinstance(callback, Callback):  # pyright: ignore[reportUnnecessaryIsInstance]
-            cure = "a function goes with run.add_callback(event, fn)" if callable(callback) else "derive it from epochal.Callback"
+            cure = (
+                "a function goes with run.add_callback(event, fn)"
+                if callable(callback)
+                else "derive it from epochal.Callback"
+            )
             if isinstance(callback, type):
                 cure = f"that is the class; pass an object, {callback.__name__}(...)"
             raise AttachError(f"{callback!r} is not a callback: {cure}")
@@ -124,7 +129,9 @@ class Roster:
                 logger.warning("resume: %s was not there when the checkpoint was written; it begins anew.", label)
         for label in saved:
             if label not in self.callbacks and saved[label]:
-                logger.warning("resume: the checkpoint has a state for %s, which is not there now; it is left out.", label)
+                logger.warning(
+                    "resume: the checkpoint has a state for %s, which is not there now; it is left out.", label
+                )
 
     def claim_all(self) -> None:
         """Claim every callback and what learns inside it."""
@@ -161,4 +168,3 @@ def copied(state: Mapping[str, Any]) -> dict[str, Any]:
     from copy import deepcopy
 
     return deepcopy(dict(state))
-

@@ -123,15 +123,15 @@ class Run:
     @property
     def fitness(self) -> float | None:
         """The objective, higher is better; None before it was first measured."""
-        entry = self.engine.metrics.entries.get("fitness")
-        if entry is not None and self.engine.metrics.on_read is not None and self.engine.fitness is not None:
-            self.engine.metrics.on_read(entry)
-        return self.engine.fitness
+        metrics = self.engine.metrics
+        if metrics.on_read is not None and "fitness" in metrics:
+            metrics.on_read(metrics.entries["fitness"])
+        return self.engine.fitness_rule.value
 
     @property
     def best_fitness(self) -> float | None:
         """The best fitness of this run, resumed parts included."""
-        return self.engine.best_fitness
+        return self.engine.fitness_rule.best
 
     @property
     def lr(self) -> Mapping[str, float]:

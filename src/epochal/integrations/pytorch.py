@@ -119,7 +119,7 @@ class LoopRun(Run):
 
     @contextmanager
     def validation(self) -> Generator[None, None, None]:
-        """Be a validation: what is logged inside settles when it is left; in a batch's body it ends that batch first."""
+        """Be a validation: what is logged inside settles at its end; in a batch's body it ends that batch first."""
         self.check_open("run.validation()")
         engine = self.engine
         if engine.in_validation:
@@ -220,7 +220,9 @@ class Loop:
         self.point = find_resume_point(parent, name, resume)
         folder = self.point.folder if self.point is not None else RunFolder(parent, name)
         self.run = LoopRun(folder, fitness, self.state)
-        self.run.checkpoint_store = self.store = self.point.store if self.point is not None else CheckpointStore(folder.path / FOLDER)
+        self.run.checkpoint_store = self.store = (
+            self.point.store if self.point is not None else CheckpointStore(folder.path / FOLDER)
+        )
         self.run.engine.saver = RunSaver(self.run, self.store, self.parts, resumable=True)
         self.hooks: list[OptimizerHooks] = []
         self.used = False

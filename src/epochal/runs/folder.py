@@ -56,7 +56,12 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             mark = self.path / MARK
             if not mark.exists():
-                about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat(), "pid": os.getpid()}
+                about = {
+                    "name": self.name,
+                    "base": self.base,
+                    "created": datetime.now(UTC).isoformat(),
+                    "pid": os.getpid(),
+                }
                 about["command"] = " ".join(sys.argv)
                 part = mark.with_suffix(".part")
                 part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

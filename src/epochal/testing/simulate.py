@@ -1,7 +1,7 @@
 """A training without any framework: callbacks are run through the numbers you give."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ class RecordEvents(Callback):
 
 
 def _recorder(event: str) -> Any:
-    def record(self: RecordEvents, run: Run) -> None:  # noqa: ARG001
+    def record(self: RecordEvents, run: Run) -> None:
         self.events.append(event)
 
     record.__name__, record.__doc__ = event, f"Write {event} down."
@@ -88,7 +88,9 @@ class _Rates:
 class Simulator:
     """Drives one simulated training; ``simulate`` is the way to use it."""
 
-    def __init__(self, callbacks: Sequence[Callback], lr: float | Sequence[float], folder: RunFolder, fitness: FitnessSpec) -> None:
+    def __init__(
+        self, callbacks: Sequence[Callback], lr: float | Sequence[float], folder: RunFolder, fitness: FitnessSpec
+    ) -> None:
         self.run = Run(host="simulate", provides=PROVIDES, folder=folder, fitness=fitness)
         self.engine = self.run.engine
         self.model, self.many = _Model(), isinstance(lr, Sequence)
@@ -149,7 +151,7 @@ class Simulator:
 
 
 @contextmanager
-def _folder(directory: str | Path | None) -> Iterator[RunFolder]:
+def _folder(directory: str | Path | None) -> Generator[RunFolder, None, None]:
     if directory is not None:
         yield RunFolder(directory, "simulate")
         return
