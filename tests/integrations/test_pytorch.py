@@ -237,6 +237,8 @@ def test_without_an_optimizer_step_counts_batches_and_with_two_the_first_counts(
             for x in run.batches(BATCHES):
                 step(net, opt, x)
                 other.step()
+        run.set_lr(0.5, "optimizer1/pg0")
+        assert run.lr == {"pg0": 0.01, "optimizer1/pg0": 0.5}
     assert run.step == 5
     assert record.events.count("optimizer_step") == 10
     check_events(record.events)

@@ -55,7 +55,9 @@ GRAMMAR: dict[str, str] = {
     "failed": "prefix(body) on_exception on_model_save* teardown",
     "epoch": "unfinished on_fit_epoch_end on_model_save*",
     "aborted": "prefix(unfinished) on_train_epoch_abort",
-    "unfinished": "on_train_epoch_start (batch | step | val | on_model_save)* on_train_epoch_end (val | on_model_save)*",
+    "unfinished": (
+        "on_train_epoch_start (batch | step | val | on_model_save)* on_train_epoch_end (val | on_model_save)*"
+    ),
     "batch": "on_train_batch_start step* on_train_batch_end",
     "step": "optimizer_step on_before_zero_grad",
     "val": "on_val_start (on_val_batch_start on_val_batch_end)* on_val_end",

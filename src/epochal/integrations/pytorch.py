@@ -19,7 +19,7 @@ from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.pytorch_state import LoopState
-from epochal.integrations.torch_optimizer import OptimizerHooks
+from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
 from epochal.runs.folder import RunFolder
 from epochal.runs.resume import ResumePoint, find_resume_point
 
@@ -194,8 +194,8 @@ class Loop:
     >>> run.step, len(run.history), run.end_reason
     (4, 2, 'completed')
 
-    ``optimizer`` may be a list: the first is ``run.optimizer`` and counts ``step``; without one ``step`` counts
-    batches. ``state`` maps a name to anything with ``state_dict`` and ``load_state_dict`` that a checkpoint must hold.
+    ``optimizer`` may be a list: the first is ``run.optimizer`` and counts ``step``, the groups of the
+    others are called ``optimizer1/pg0`` ...; without one ``step`` counts batches. ``state`` maps a name to anything with ``state_dict`` and ``load_state_dict`` that a checkpoint must hold.
     ``resume=True`` goes on from the newest checkpoint of the newest run of this name, ``resume=path`` from that run or
     checkpoint; both restore everything given here, the random generators and the callbacks.
     """
@@ -245,8 +245,11 @@ class Loop:
             self.state.restore(self.point.saved)
             self.store.protect(self.point.saved.manifest.name)
             run.resumed_from, run.pending_random_state = self.point, self.point.saved.load("rng")
-        self.hooks = [OptimizerHooks(engine, one, counts=not index) for index, one in enumerate(self.state.optimizers)]
-        engine.rate_host = self.hooks[0] if self.hooks else None
+        self.hooks = [
+            OptimizerHooks(engine, one, counts=not index, prefix=f"optimizer{index}/" if index else "")
+            for index, one in enumerate(self.state.optimizers)
+        ]
+        engine.rate_host = SeveralOptimizers(self.hooks) if self.hooks else None
         engine.rank, engine.world_size = rank_and_world_size()
         try:
             optimizer = self.state.optimizers[0] if self.state.optimizers else None

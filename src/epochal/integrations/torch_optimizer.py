@@ -1,5 +1,6 @@
 """What every trainer on torch shares: the true optimizer step, and learning rates that no schedule undoes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from epochal.core.engine import Engine
@@ -18,13 +19,13 @@ def group_name(group: dict[str, Any], index: int) -> str:
 class OptimizerHooks:
     """Counts the steps an optimizer really does, and is the last word on its learning rates.
 
-    ``counts``: the steps of this optimizer are ``run.step``. Once a rate was asked for, the rate in effect is written
+    ``counts``: the steps of this optimizer are ``run.step``; ``prefix`` stands before the names of its groups. Once a rate was asked for, the rate in effect is written
     right before each step and the schedule's own value is put back right after it: warm-up and schedulers, which build
     on what they wrote last, run on unseen.
     """
 
-    def __init__(self, engine: Engine, optimizer: Any, *, counts: bool = True) -> None:
-        self.engine, self.optimizer, self.counts = engine, optimizer, counts
+    def __init__(self, engine: Engine, optimizer: Any, *, counts: bool = True, prefix: str = "") -> None:
+        self.engine, self.optimizer, self.counts, self.prefix = engine, optimizer, counts, prefix
         self.own: list[Any] = []  # the schedule's rates while ours are in place
         self.handles = [optimizer.register_step_post_hook(self.after_step)]
 
@@ -32,7 +33,11 @@ class OptimizerHooks:
         """Return the rate the trainer's own schedule gives each parameter group."""
         groups = self.optimizer.param_groups
         rates = self.own or [group["lr"] for group in groups]
-        return {group_name(group, index): float(rates[index]) for index, group in enumerate(groups)}
+        return {self.name(group, index): float(rates[index]) for index, group in enumerate(groups)}
+
+    def name(self, group: dict[str, Any], index: int) -> str:
+        """Return the name under which a run knows a parameter group."""
+        return self.prefix + group_name(group, index)
 
     def take_over(self) -> None:
         """Write the rates in effect before every step from now on."""
@@ -47,7 +52,7 @@ class OptimizerHooks:
             return
         own = [rate.clone() if hasattr(rate, "clone") else rate for rate in self.rates_in_place()]
         for index, group in enumerate(self.optimizer.param_groups):
-            self.write(group, rates.effective(group_name(group, index), float(own[index])))
+            self.write(group, rates.effective(self.name(group, index), float(own[index])))
         self.own = own
 
     def after_step(self, *_: Any) -> None:
@@ -77,3 +82,19 @@ class OptimizerHooks:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+
+
+class SeveralOptimizers:
+    """The learning rates of several optimizers as those of one."""
+
+    def __init__(self, hooks: Sequence[OptimizerHooks]) -> None:
+        self.hooks = hooks
+
+    def groups(self) -> dict[str, float]:
+        """Return the rates of all groups, by their names."""
+        return {name: rate for hooks in self.hooks for name, rate in hooks.groups().items()}
+
+    def take_over(self) -> None:
+        """Write the rates in effect before every step of each."""
+        for hooks in self.hooks:
+            hooks.take_over()

@@ -106,13 +106,16 @@ class Simulator:
         self.run.add(self.record)
 
     def parts(self) -> dict[str, Any]:
+        """Return the model's state, and write down that it was asked for."""
         self.saved.append(self.engine.epoch)
         return {"model": {"epoch": self.model.epoch}}
 
     def restore(self, saved: Any) -> None:
+        """Load the model from a checkpoint."""
         self.model.epoch = self.model.restored = saved.load("model")["epoch"]
 
     def train(self, epochs: Sequence[Mapping[str, Any]], batches: int, state: Mapping[str, Any] | None) -> None:
+        """Run one training, all epochs that are left."""
         engine = self.engine
         lifetime.begin(self.run, model=self.model, trainer=self, saved=state)
         try:
@@ -130,6 +133,7 @@ class Simulator:
         lifetime.finish(self.run)
 
     def epoch(self, epoch: int, logged: Mapping[str, Any], batches: int) -> None:
+        """Run one epoch: batches without data, then a validation that logs what is not ``train/...``."""
         engine, run = self.engine, self.run
         train = {name: value for name, value in logged.items() if name.startswith("train/")}
         engine.epoch_start(epoch, batches)
