@@ -195,8 +195,8 @@ class Session:
         metrics, engine = self.engine.metrics, self.engine
         values = {**engine.history[-1], **pending.values}
         fitness = metrics.entries.get("fitness")
-        if fitness is not None and engine.fitness is not None and fitness.at.epoch == pending.at.epoch:
-            values["fitness"] = engine.fitness
+        if fitness is not None and engine.fitness_rule.value is not None and fitness.at.epoch == pending.at.epoch:
+            values["fitness"] = engine.fitness_rule.value
         self.worker.put(pending._replace(values=values))
 
     def close(self, end_reason: str) -> None:

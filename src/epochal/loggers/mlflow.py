@@ -1,0 +1,183 @@
+"""MLflow: an embedded SQLite store, or the server that is configured."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+from epochal.core.engine import Record
+from epochal.core.errors import MissingExtra
+from epochal.loggers.base import About, Logger
+from epochal.loggers.curves import Curves
+from epochal.loggers.image import as_png
+from epochal.loggers.mlflow_client import client_of, configured_uri, load, quick_calls, store_folder
+from epochal.loggers.worker import Limits
+
+STATUS = {
+    "completed": "FINISHED",
+    "stopped": "FINISHED",
+    "exception": "FAILED",
+    "interrupted": "KILLED",
+    "preempted": "KILLED",
+}
+PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
+LONGEST_PARAM = 6000  # characters, MLflow's own limit
+METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # of one log_batch, MLflow's own limits
+
+
+class MLflowLogger(Logger):
+    """Log to MLflow: metrics over ``run.step``, hyper-parameters, images as artifacts, and a truthful end.
+
+    Where: ``uri``, else what ``MLFLOW_TRACKING_URI`` or ``mlflow.set_tracking_uri`` says, else an embedded SQLite store
+    shared by all runs, ``runs/mlflow.db`` (``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`` shows it). Under
+    which names: ``experiment`` (default ``MLFLOW_EXPERIMENT_NAME``, else "epochal"), ``run_name`` (default the run's
+    name), ``tags``. A resumed training goes on in the same MLflow run. Characters that MLflow does not allow in a
+    metric's name become "_". Runs end as FINISHED (completed, stopped), FAILED (exception) or KILLED (interrupted,
+    preempted). A server that does not answer is tried again and never waited for; ``flush_limit`` is in seconds, by
+    default 20 for a server and 60 for the embedded store, whose making takes some seconds. MissingExtra where mlflow is
+    not installed.
+
+    >>> MLflowLogger(experiment="digits").replaces
+    frozenset({'mlflow'})
+    """
+
+    replaces: ClassVar[frozenset[str]] = frozenset({"mlflow"})
+    limits: ClassVar[Limits] = Limits(pause=1.0)
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        *,
+        experiment: str | None = None,
+        run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        keep_native: bool = False,
+        flush_limit: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        remote = uri or configured_uri()
+        default = 20.0 if remote is not None and remote.startswith("http") else 60.0
+        super().__init__(keep_native=keep_native, flush_limit=default if flush_limit is None else flush_limit, name=name)
+        if find_spec("mlflow") is None:
+            raise MissingExtra("mlflow", "mlflow", "MLflowLogger")
+        self.uri, self.experiment, self.run_name = uri, experiment, run_name
+        self.tags = dict(tags or {})
+        self.run_id: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the MLflow run's id: a resumed training goes on in it."""
+        return {"run_id": self.run_id}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back the MLflow run's id."""
+        self.run_id = state["run_id"]
+
+    def needs_folder(self) -> bool:
+        """Say whether the run's folder is wanted: for the embedded store only."""
+        return (self.uri or configured_uri()) is None
+
+    def is_passing(self, error: Exception) -> bool:
+        """Say whether a server may recover from this: no connection, 429 and 5xx, a locked database."""
+        code = getattr(error, "error_code", None)
+        return code in PASSING if code is not None else isinstance(error, OSError)
+
+    def open(self, about: About) -> "MLflowWriter":
+        """Find or make experiment and run."""
+        load()
+        uri, artifacts = self.uri or configured_uri(), None
+        if uri is None:
+            folder = store_folder(about.place(None, "", "MLflowLogger a uri, or").absolute())
+            uri, artifacts = f"sqlite:///{folder.as_posix()}/mlflow.db", (folder / "mlartifacts").as_uri()
+        with quick_calls():
+            client = client_of(uri)
+            if self.run_id is not None:
+                client.update_run(self.run_id, status="RUNNING")
+            else:
+                experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "epochal"
+                made = client.create_run(
+                    experiment_id(client, experiment, artifacts),
+                    start_time=int(about.started * 1000),
+                    run_name=self.run_name or about.name,
+                    tags={"epochal.host": about.host, "mlflow.source.name": about.name, **self.tags},
+                )
+                self.run_id = str(made.info.run_id)
+            known = client.get_run(self.run_id).data.params if about.resumed else {}
+        return MLflowWriter(client, self.run_id, known)
+
+
+def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
+    """Return the id of the experiment with this name, made if there is none."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except Exception:
+            found = client.get_experiment_by_name(name)  # another run may have made it meanwhile
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+class MLflowWriter:
+    """One MLflow run."""
+
+    def __init__(self, client: Any, run_id: str, known: Mapping[str, str]) -> None:
+        self.client, self.run_id = client, run_id
+        self.known = set(known)  # MLflow refuses to change a parameter
+        self.curves = Curves()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Send these records in batches; what is sent twice after an error counts once."""
+        from mlflow.entities import Metric, Param
+
+        params = {name: value for record in records if record.kind == "params" for name, value in record.values.items()}
+        new = [Param(safe(name), str(value)[:LONGEST_PARAM]) for name, value in params.items() if safe(name) not in self.known]
+        metrics = [
+            Metric(safe(name), value, int(points.time * 1000), points.step)
+            for points in self.curves.points(records)
+            for name, value in points.values.items()
+        ]
+        with quick_calls():
+            for part in parts(new, PARAMS_AT_ONCE):
+                self.client.log_batch(self.run_id, params=part, synchronous=True)
+                self.known.update(param.key for param in part)
+            for part in parts(metrics, METRICS_AT_ONCE):
+                self.client.log_batch(self.run_id, metrics=part, synchronous=True)
+            for record in records:
+                if record.kind == "image":
+                    self.images(record)
+
+    def images(self, record: Record) -> None:
+        """Send images as PNG artifacts, ``images/<name>/step-<n>.png``."""
+        for name, image in record.values.items():
+            with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
+                file = Path(folder) / f"step-{record.at.step}.png"
+                file.write_bytes(as_png(image).data)
+                self.client.log_artifact(self.run_id, str(file), f"images/{safe(name)}")
+
+    def finish(self, end_reason: str) -> None:
+        """End the run truthfully."""
+        with quick_calls():
+            self.client.set_tag(self.run_id, "epochal.end_reason", end_reason)
+            self.client.set_terminated(self.run_id, status=STATUS[end_reason])
+
+
+def safe(name: str) -> str:
+    """Return a name as MLflow allows it: letters, digits, "_", "-", ".", "/" and spaces.
+
+    >>> safe("metrics/mAP50-95(B)")
+    'metrics/mAP50-95_B'
+    """
+    return re.sub(r"[^\w\-./ ]+", "_", name).strip("_/ ") or "_"
+
+
+def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Return consecutive parts of at most ``size`` items.
+
+    >>> list(parts([1, 2, 3], 2))
+    [[1, 2], [3]]
+    """
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,112 @@
+"""MLflow's client as a logger needs it: no endless waiting, no telemetry, no traces in the user's environment."""
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# MLflow's own defaults make one call wait 120 s and try 7 times.
+HTTP_LIMITS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
+_local = threading.local()  # .quick: calls of this thread are a logger's
+_loading = threading.Lock()
+
+
+def load() -> Any:
+    """Import mlflow (seconds; call it off the training thread), with its telemetry off if we are the first to do so."""
+    with _loading:
+        if "mlflow.environment_variables" in sys.modules:
+            return importlib.import_module("mlflow")
+        set_by_us = TELEMETRY not in os.environ
+        if set_by_us:
+            os.environ[TELEMETRY] = "true"
+        try:
+            return importlib.import_module("mlflow")
+        finally:
+            if set_by_us:
+                os.environ.pop(TELEMETRY, None)
+
+
+@contextmanager
+def quick_calls() -> Iterator[None]:
+    """Give up soon on a server that does not answer, in this thread only; what the user has set in the environment holds."""
+    variables = importlib.import_module("mlflow.environment_variables")
+    for name, value in HTTP_LIMITS.items():
+        limit(getattr(variables, name, None), value)
+    _local.quick = True
+    try:
+        yield
+    finally:
+        _local.quick = False
+
+
+def limit(variable: Any, value: str) -> None:
+    """Make one of MLflow's variables read ``value`` in a logger's calls, where the environment does not set it."""
+    raw = getattr(variable, "get_raw", None)
+    if raw is None or getattr(raw, "epochal", False):
+        return
+
+    def get_raw() -> str | None:
+        found: str | None = raw()
+        return value if found is None and getattr(_local, "quick", False) else found
+
+    get_raw.epochal = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+    variable.get_raw = get_raw
+
+
+def configured_uri() -> str | None:
+    """Return the tracking URI that the environment or ``mlflow.set_tracking_uri`` names, or None.
+
+    MLflow is not imported for it: who has called ``set_tracking_uri`` has imported it.
+    """
+    mlflow: Any = sys.modules.get("mlflow")
+    if mlflow is not None and getattr(mlflow, "is_tracking_uri_set", bool)():
+        return str(mlflow.get_tracking_uri())
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def store_folder(run_dir: Path) -> Path:
+    """Return the folder of the embedded store: one for all runs, so that they can be compared.
+
+    It is the nearest folder called ``runs`` above the run's, else the folder that the run's own lies in.
+
+    >>> store_folder(Path("/home/me/runs/detect/train-2/epochal")).as_posix()
+    '/home/me/runs'
+    >>> store_folder(Path("/data/out/digits")).as_posix(), store_folder(Path("/data/yolo/train/epochal")).as_posix()
+    ('/data/out', '/data/yolo')
+    """
+    for parent in run_dir.parents:
+        if parent.name == "runs":
+            return parent
+    return run_dir.parent.parent if run_dir.name == "epochal" else run_dir.parent
+
+
+def client_of(uri: str) -> Any:
+    """Return a client for a tracking URI.
+
+    MLflow makes a folder ``mlruns`` in the working directory for every database; an empty one is removed again.
+    """
+    mlflow = load()
+    stray = Path("mlruns")
+    before = stray.exists()
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    if uri.startswith("sqlite:"):
+        client.search_experiments(max_results=1)
+        if not before:
+            remove_empty(stray)
+    return client
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder if nothing is in it."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return
