@@ -55,7 +55,7 @@ class Engine:
         self.trainer: Any = None
         self.rank, self.world_size = 0, 1
         self.active = False
-        slots = self.dispatcher.slots
+        self.slots = slots = self.dispatcher.slots
         self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
         self.steps, self.gradients, self.policies = (
             slots["optimizer_step"],
@@ -105,13 +105,14 @@ class Engine:
         validating = self.in_validation
         in_batch = self.in_val_batch if validating else self.in_batch
         batch = (self.val_batch if validating else self.batch) if in_batch else None
-        at = At(self.epoch, batch, self.step)
-        if validating and not self.in_epoch:
-            values = {final_name(self.metrics.canonical(name)): value for name, value in values.items()}
-        self.metrics.log(values, at, batch=in_batch and self.in_epoch, validation=validating and self.in_epoch)
+        in_epoch, metrics = self.in_epoch, self.metrics
+        at = (self.epoch, batch, self.step)
+        if validating and not in_epoch:
+            values = {final_name(metrics.canonical(name)): value for name, value in values.items()}
+        metrics.log(values, at, batch=in_batch and in_epoch, validation=validating and in_epoch)
         if self.sinks:
-            kept = {name: self.metrics.entries[name].raw for name in map(self.metrics.canonical, values)}
-            self.publish("metrics", kept, at)
+            kept = {name: metrics.entries[name].raw for name in map(metrics.canonical, values)}
+            self.publish("metrics", kept, At(*at))
 
     def add_sink(self, sink: Callable[[Record], None]) -> None:
         """Hand everything that is logged to ``sink`` from now on, until this training ends."""
@@ -133,11 +134,11 @@ class Engine:
 
     def slot(self, event: str) -> Slot:
         """Return an event's slot, for integrations that test it in their inner loop."""
-        return self.dispatcher.slots[event]
+        return self.slots[event]
 
     def fire(self, event: str) -> None:
         """Deliver an event."""
-        slot = self.dispatcher.slots[event]
+        slot = self.slots[event]
         if slot.calls:
             slot.fire(self.run)
 
@@ -226,7 +227,8 @@ class Engine:
         """``optimizer_step`` and ``on_before_zero_grad``; ``counts``: this optimizer's steps are ``run.step``."""
         if counts:
             self.step += 1
-            self.longest_group = max(self.longest_group, self.since_step)
+            if self.since_step > self.longest_group:
+                self.longest_group = self.since_step
             self.since_step = 0
         if self.in_epoch and not self.in_validation and not self.batches_done:
             if self.steps.calls:

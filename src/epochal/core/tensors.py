@@ -33,6 +33,9 @@ def scalar(value: Any, name: str) -> Scalar:
 
 def is_remote(value: Scalar) -> bool:
     """Say whether reading the value would make the host wait for a device."""
+    on_cpu = getattr(value, "is_cpu", None)  # torch's; four times faster than asking for the device's type
+    if on_cpu is not None:
+        return not on_cpu
     device = getattr(value, "device", None)
     return device is not None and getattr(device, "type", "cpu") != "cpu"
 
@@ -46,7 +49,9 @@ def read(values: Sequence[Scalar]) -> list[float]:
     numbers: list[float] = [0.0] * len(values)
     remote: dict[str, list[int]] = {}
     for index, value in enumerate(values):
-        if is_remote(value):
+        if type(value) is float:
+            numbers[index] = value
+        elif is_remote(value):
             remote.setdefault(str(value.device), []).append(index)
         else:
             numbers[index] = float(value)
