@@ -1,7 +1,6 @@
 """Pieces of state that a host captures and restores: random generators, and whatever has a state_dict."""
 
 import logging
-import random
 import sys
 from typing import Any
 
@@ -13,6 +12,7 @@ _log = logging.getLogger("epochal")
 def random_state() -> dict[str, Any]:
     """Return the state of every random generator in use: python, numpy, torch on CPU, CUDA and MPS.
 
+    >>> import random
     >>> state = random_state()
     >>> first = random.random()
     >>> restore_random_state(state)
@@ -21,6 +21,8 @@ def random_state() -> dict[str, Any]:
 
     A library that is not imported has drawn no numbers, and is left out; so is a device that nobody has used.
     """
+    import random
+
     state: dict[str, Any] = {"python": random.getstate()}
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if numpy is not None:
@@ -39,6 +41,8 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
     >>> restore_random_state(random_state())
     """
+    import random
+
     random.setstate(state["python"])
     if "numpy" in state:
         import numpy

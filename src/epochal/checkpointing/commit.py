@@ -6,12 +6,9 @@ name is complete, and what came before it is untouched.
 """
 
 import errno
-import hashlib
 import itertools
 import os
 import re
-import shutil
-import socket
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +45,7 @@ def commit(
             raise FileExistsError(errno.EEXIST, "a folder of this name is there already", str(final))
         os.rename(temporary, final)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _delete(temporary)
         raise
     try:
         sync_folder(directory)
@@ -64,6 +61,8 @@ def commit_text(manifest: bytes) -> bytes:
     >>> commit_text(b"")[:12]
     b'e3b0c44298fc'
     """
+    import hashlib
+
     return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
 
 
@@ -94,7 +93,7 @@ def remove(folder: Path) -> None:
     """Delete a committed folder; it loses its name first, so that a half-deleted one never looks like a checkpoint."""
     doomed = folder.parent / temporary_name("delete")
     os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _delete(doomed)
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -104,7 +103,7 @@ def remove_leftovers(directory: Path) -> None:
         if match is None or _may_live(match["host"], int(match["pid"]), match["token"]):
             continue
         if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
+            _delete(entry.path)
         else:
             Path(entry.path).unlink(missing_ok=True)
 
@@ -156,6 +155,12 @@ def _sync_file(handle: int) -> None:
         fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
 
 
+def _delete(folder: str | os.PathLike[str]) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @cache
 def _token() -> str:
     return os.urandom(6).hex()
@@ -163,6 +168,8 @@ def _token() -> str:
 
 @cache
 def _host() -> str:
+    import socket
+
     return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname())
 
 

@@ -1,8 +1,6 @@
 """Versions of what a checkpoint was written with."""
 
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("torch", "numpy", "ultralytics", "lightning", "transformers", "keras", "tensorflow")
 
@@ -10,14 +8,19 @@ _PACKAGES = ("torch", "numpy", "ultralytics", "lightning", "transformers", "kera
 def versions() -> dict[str, str]:
     """Return the versions of Epochal, Python and of those packages a state depends on that are imported.
 
+    >>> import platform
     >>> versions()["python"] == platform.python_version()
     True
     """
+    import platform
+
     imported = {name: str(getattr(sys.modules[name], "__version__", "?")) for name in _PACKAGES if name in sys.modules}
     return {"epochal": _own(), "python": platform.python_version(), **imported}
 
 
 def _own() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # brings a mail parser: only when one is asked for
+
     try:
         return version("epochal")
     except PackageNotFoundError:
