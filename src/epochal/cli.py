@@ -41,11 +41,15 @@ class Trainer(StrEnum):
 def demo(
     task: Annotated[Task, typer.Option(help="What YOLO learns: boxes, or boxes and masks.")] = Task.detect,
     trainer: Annotated[Trainer, typer.Option(help="YOLO26n, or a classifier in a plain PyTorch loop.")] = Trainer.yolo,
+    epochs: Annotated[int | None, typer.Option(help="At most so many; then it need not reach its goal.")] = None,
 ) -> None:
     """Train on real handwritten digits: early stopping, checkpoints, TensorBoard, MLflow, in under 4 minutes."""
     from epochal.demo.main import run_demo
 
-    run_demo(task=task.value, trainer=trainer.value)
+    try:
+        run_demo(task.value, trainer.value, epochs=epochs)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None  # the report is printed; a shell's number for Ctrl-C
 
 
 @app.command()
