@@ -9,7 +9,7 @@ from typing import Any
 
 from epochal.core.engine import Record
 from epochal.loggers.base import About, Logger, plain
-from epochal.loggers.files import LogFile, set_aside
+from epochal.loggers.files import LogFile, keep_lines, set_aside
 
 FIXED = ("epoch", "step", "seconds")
 Row = dict[str, str]
@@ -46,7 +46,9 @@ class CSVLogger(Logger):
     def open(self, about: About) -> "CSVWriter":
         """Take up the file of the training that is resumed, or begin a new one."""
         path = about.place(self.path, "metrics.csv", "CSVLogger")
-        if not about.resumed:
+        if about.resumed:
+            keep_lines(path, lambda _: True)  # all but a row that a killed process left unfinished
+        else:
             set_aside(path)
         return CSVWriter(path)
 
