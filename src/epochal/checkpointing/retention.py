@@ -3,10 +3,12 @@
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from epochal.checkpointing.layout import Manifest
 from epochal.core.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from epochal.checkpointing.layout import Manifest
 
 Mode = Literal["min", "max"]
 
@@ -35,9 +37,10 @@ class Keep:
             raise ArgumentError(f"mode={self.mode!r} is neither 'min' nor 'max'")
 
 
-def ranked(manifests: Iterable[Manifest], *, metric: str | None = None, mode: Mode = "max") -> list[Manifest]:
+def ranked(manifests: "Iterable[Manifest]", *, metric: str | None = None, mode: Mode = "max") -> "list[Manifest]":
     """Return those that have a value, best first; of equal ones the earlier is better, and NaN is no value.
 
+    >>> from epochal.checkpointing.layout import Manifest
     >>> rates = {"a": 1.0, "b": float("nan"), "c": 2.0}
     >>> saves = [Manifest(name=name, epoch=0, step=0, fitness=rate) for name, rate in rates.items()]
     >>> [one.name for one in ranked(saves)]
@@ -48,9 +51,10 @@ def ranked(manifests: Iterable[Manifest], *, metric: str | None = None, mode: Mo
     return [one for _, one in sorted(rated, key=lambda pair: pair[0])]
 
 
-def kept(manifests: Sequence[Manifest], rules: Mapping[str, Keep], *, protected: Collection[str] = ()) -> set[str]:
+def kept(manifests: "Sequence[Manifest]", rules: Mapping[str, Keep], *, protected: Collection[str] = ()) -> set[str]:
     """Return the names of the checkpoints that stay; ``manifests`` come oldest first.
 
+    >>> from epochal.checkpointing.layout import Manifest
     >>> saves = [Manifest(name=str(n), epoch=n, step=n, asked_by=("each epoch",)) for n in range(4)]
     >>> sorted(kept(saves, {"each epoch": Keep(last=2)}, protected={"0"}))
     ['0', '2', '3']
@@ -66,14 +70,14 @@ def kept(manifests: Sequence[Manifest], rules: Mapping[str, Keep], *, protected:
     return staying
 
 
-def _kept_by(rule: Keep, asked: Sequence[Manifest]) -> set[str]:
+def _kept_by(rule: Keep, asked: "Sequence[Manifest]") -> set[str]:
     count = len(asked) if rule.last is None or rule.last < 0 else rule.last
     newest = asked[max(0, len(asked) - count) :]
     best = ranked(asked, metric=rule.metric, mode=rule.mode)[: rule.best or 0]
     return {one.name for one in (*newest, *best)}
 
 
-def _value(manifest: Manifest, metric: str | None) -> float:
+def _value(manifest: "Manifest", metric: str | None) -> float:
     if metric in (None, "fitness") and manifest.fitness is not None:
         return manifest.fitness
     return manifest.metrics.get(metric or "fitness", math.nan)

@@ -6,12 +6,10 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from epochal.checkpointing.capture import random_state, restore_random_state
-from epochal.checkpointing.checkpoint import FOLDER
 from epochal.checkpointing.saver import RunSaver
-from epochal.checkpointing.store import CheckpointStore
 from epochal.core import lifetime
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError, AttachError
@@ -21,7 +19,9 @@ from epochal.core.run import Run
 from epochal.integrations.pytorch_state import LoopState
 from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
 from epochal.runs.folder import RunFolder
-from epochal.runs.resume import ResumePoint, find_resume_point
+
+if TYPE_CHECKING:
+    from epochal.runs.resume import ResumePoint
 
 logger = logging.getLogger("epochal")
 Batch = TypeVar("Batch")
@@ -93,14 +93,13 @@ class LoopRun(Run):
         self.close_batch()
         number = engine.batch + 1 if engine.num_batches is not None or self.iterating else 0
         engine.num_batches = length = (number + count) if (count := length_of(loader)) is not None else None
-        self.iterating = True
+        self.iterating, requests = True, engine.requests
         try:
             for data in loader:
                 engine.batch_start(number, data)
                 yield data
-                if engine.in_batch:
-                    self.close_batch()
-                if engine.requests.stops and engine.stop_now():
+                self.close_batch()
+                if requests.stops and engine.stop_now():
                     engine.epoch_cut = length is None or number + 1 < length
                     break
                 number += 1
@@ -194,8 +193,9 @@ class Loop:
     >>> run.step, len(run.history), run.end_reason
     (4, 2, 'completed')
 
-    ``optimizer`` may be a list: the first is ``run.optimizer`` and counts ``step``, the groups of the
-    others are called ``optimizer1/pg0`` ...; without one ``step`` counts batches. ``state`` maps a name to anything with ``state_dict`` and ``load_state_dict`` that a checkpoint must hold.
+    ``optimizer`` may be a list: the first is ``run.optimizer`` and counts ``step``, the groups of the others are called
+    ``optimizer1/pg0`` ...; without one ``step`` counts batches. ``state`` maps a name to anything with ``state_dict``
+    and ``load_state_dict`` that a checkpoint must hold.
     ``resume=True`` goes on from the newest checkpoint of the newest run of this name, ``resume=path`` from that run or
     checkpoint; both restore everything given here, the random generators and the callbacks.
     """
@@ -215,6 +215,11 @@ class Loop:
         name: str | None = None,
         resume: bool | str | os.PathLike[str] = False,
     ) -> None:
+        # The store of checkpoints is a third of what importing Loop would cost.
+        from epochal.checkpointing.checkpoint import FOLDER
+        from epochal.checkpointing.store import CheckpointStore
+        from epochal.runs.resume import find_resume_point
+
         self.state = LoopState(model, optimizer, scheduler, scaler, ema, state)
         parent = Path(dir if dir is not None else "runs")
         self.point = find_resume_point(parent, name, resume)
