@@ -76,16 +76,19 @@ class Handle:
 class Slot:
     """One event: the calls that are wanted, as a tuple, rebuilt when something is added or removed."""
 
-    __slots__ = ("calls", "dispatcher", "event", "handles")
+    __slots__ = ("calls", "dispatcher", "event", "handles", "wanted")
 
     def __init__(self, dispatcher: "Dispatcher", event: str) -> None:
         self.dispatcher, self.event = dispatcher, event
-        self.handles: tuple[Handle, ...] = ()
+        self.wanted: tuple[Handle, ...] = ()  # all of them
+        self.handles: tuple[Handle, ...] = ()  # those not switched off
         self.calls: tuple[Callable[..., Any], ...] = ()
 
-    def set(self, handles: tuple[Handle, ...]) -> None:
+    def set(self, wanted: tuple[Handle, ...]) -> None:
         """Hold these handles; a call that stands twice is told apart by a wrapper."""
         calls: list[Callable[..., Any]] = []
+        self.wanted = wanted
+        handles = tuple(one for one in wanted if one.label not in self.dispatcher.switched_off)
         for handle in handles:
             handle.build()
             calls.append(partial(handle.call) if handle.call in calls else handle.call)
@@ -93,11 +96,11 @@ class Slot:
 
     def add(self, handle: Handle) -> None:
         """Add a handle at the end."""
-        self.set((*self.handles, handle))
+        self.set((*self.wanted, handle))
 
     def remove(self, handle: Handle) -> None:
         """Remove a handle, if it is still there."""
-        self.set(tuple(one for one in self.handles if one is not handle))
+        self.set(tuple(one for one in self.wanted if one is not handle))
 
     def fire(self, run: "Run") -> None:
         """Deliver the event to every call; the first unguarded error is raised once all have had it."""
@@ -240,13 +243,27 @@ class Dispatcher:
     def remove_label(self, label: str) -> None:
         """Remove every call of one callback."""
         for slot in self.slots.values():
-            slot.set(tuple(one for one in slot.handles if one.label != label))
+            slot.set(tuple(one for one in slot.wanted if one.label != label))
 
     def time_calls(self, on: bool = True) -> None:
         """Measure from now on what each callback costs."""
         self.timing = on
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make every slot's calls anew."""
         for slot in self.slots.values():
-            slot.set(slot.handles)
+            slot.set(slot.wanted)
+
+    def begin(self) -> None:
+        """Begin a training: nothing has failed or cost time yet, and nobody is switched off."""
+        self.failures.clear()
+        self.costs.clear()
+        self.switched_off.clear()
+        for slot in self.slots.values():
+            for handle in slot.wanted:
+                handle.watched, handle.failures_in_a_row = False, 0
+        self.rebuild()
 
     def failed(self, handle: Handle, error: BaseException) -> BaseException | None:
         """Report a guarded callback's failure, or return an unguarded one's with a note saying whose it is."""
@@ -270,10 +287,10 @@ class Dispatcher:
         handle.failures_in_a_row += 1
         if not handle.watched:
             handle.watched = True
-            handle.slot.set(handle.slot.handles)
+            handle.slot.set(handle.slot.wanted)
         if handle.failures_in_a_row >= FAILURES_IN_A_ROW and handle.label not in self.switched_off:
             self.switched_off.add(handle.label)
-            self.remove_label(handle.label)
+            self.rebuild()
             logger.error(
                 "%s is switched off: it failed %d times in a row in %s.",
                 handle.label,

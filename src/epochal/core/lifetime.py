@@ -25,6 +25,7 @@ def begin(
     if run.detached:
         raise AttachError("this run is detached; attach again")
     engine.reset()
+    engine.dispatcher.begin()
     engine.model, engine.optimizer, engine.trainer = model, optimizer, trainer
     engine.active = True
     try:
@@ -66,7 +67,10 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
         raised += engine.close_failed()
         raised.append(engine.slot("on_exception").fire_all(run))
         if engine.requests.saves:
-            engine.save(Moment("epoch", engine.epoch, None, engine.step))
+            try:
+                engine.save(Moment("epoch", engine.epoch, None, engine.step))
+            except BaseException as failed:
+                raised.append(failed)
     engine.end_reason = engine.end_reason or "completed"
     run.past.append(summary(run))
     raised.append(engine.slot("teardown").fire_all(run))

@@ -40,7 +40,7 @@ class Roster:
 
     def unique(self, name: str) -> str:
         """Return the name, with #2, #3 ... when it is taken."""
-        taken = {*self.callbacks, *(handle.label for slot in self.dispatcher.slots.values() for handle in slot.handles)}
+        taken = {*self.callbacks, *(handle.label for slot in self.dispatcher.slots.values() for handle in slot.wanted)}
         label, number = name, 1
         while label in taken:
             number += 1

@@ -40,7 +40,7 @@ def pack(run: Run) -> PackedRun:
     wanted = [
         Wanted(event, handle.fn, handle.label, handle.guarded, handle.every, handle.once)
         for event, slot in dispatcher.slots.items()
-        for handle in slot.handles
+        for handle in slot.wanted
         if handle.label != "EPOCHAL_DEBUG"
     ]
     return PackedRun(
