@@ -90,7 +90,7 @@ def restore(thing: Any, state: Any) -> None:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside torch.compile, DataParallel and DistributedDataParallel; anything else as it is.
+    """Return the model inside torch.compile, DataParallel, DistributedDataParallel and YOLO; anything else as it is.
 
     >>> unwrapped(3)
     3
@@ -101,6 +101,8 @@ def unwrapped(model: Any) -> Any:
             model = getattr(model, "_orig_mod")  # noqa: B009  the name torch.compile gives it
         elif kind in ("DistributedDataParallel", "DataParallel"):
             model = model.module
+        elif any(one.__module__ == "ultralytics.engine.model" for one in type(model).__mro__):
+            model = model.model
         else:
             return model
 

@@ -60,7 +60,7 @@ def unpack(packed: PackedRun) -> Run:
 
     >>> run = Run(host="A", provides=frozenset())
     >>> _ = run.add_callback("on_train_end", print, every=2)
-    >>> [handle.every for handle in unpack(pack(run)).engine.slot("on_train_end").handles]
+    >>> [handle.every for handle in unpack(pack(run)).engine.slot("on_train_end").wanted]
     [2]
     """
     run = Run(host=packed.host, provides=packed.provides, fitness=packed.fitness)

@@ -64,7 +64,7 @@ class Watch:
         """A trainer is being made; one that came before and was given up is closed first."""
         self.close(given_up())
         self.began = True
-        self.training = Training(self.run, trainer)
+        self.training = Training(self.run, trainer, self)
         self.training.begin(self.place.folder(Path(trainer.save_dir)))
 
     def on_pretrain_routine_end(self, trainer: Any) -> None:

@@ -36,8 +36,8 @@ class Training:
     ``preprocess`` show the batch, ``optimizer_step`` the end of an accumulation group, ``validate`` fresh metrics.
     """
 
-    def __init__(self, run: Run, trainer: Any) -> None:
-        self.run, self.trainer = run, trainer
+    def __init__(self, run: Run, trainer: Any, watch: object) -> None:
+        self.run, self.trainer, self.watch = run, trainer, watch
         self.engine = run.engine
         self.outer = sys.exc_info()[1]  # what was being handled when train() was called is no error of this training
         self.undo: list[Callable[[], None]] = []
@@ -45,7 +45,7 @@ class Training:
         self.batch = -1
         self.coming = self.val_coming = False  # a batch was announced and is not shown yet
         self.group_open = False  # gradients wait for more batches of their accumulation group
-        self.outputs: Any = None
+        self.val_outputs: Any = None
 
     # -- setting up -----------------------------------------------------------------------------------------------
 
@@ -77,9 +77,10 @@ class Training:
 
     def leave(self) -> None:
         """Take our callbacks out; lists are replaced, as one of them is being called from."""
-        natives = self.trainer.callbacks
-        for event in EVENTS:
-            natives[event] = [call for call in natives[event] if call != getattr(self, event)]
+        for event, calls in self.trainer.callbacks.items():
+            ours = [call for call in calls if getattr(call, "__self__", None) in (self, self.watch)]
+            if ours:
+                self.trainer.callbacks[event] = [call for call in calls if call not in ours]
 
     def set_up(self) -> None:
         """Model, data and optimizer stand."""
@@ -90,7 +91,6 @@ class Training:
         if engine.world_size == 1:  # else each rank would have rates of its own
             engine.rate_host = hooks
         self.accept(trainer.metrics or {})
-        self.undo.append(trainer.model.register_forward_hook(self.saw_outputs).remove)
         self.wrap(trainer, "preprocess_batch", self.showing_batch)
         self.wrap(trainer, "optimizer_step", self.closing_group)
         self.wrap(trainer, "validate", self.measuring)
@@ -170,15 +170,10 @@ class Training:
         """Keep what the model returned for a validation batch until the batch ends."""
 
         def postprocess(preds: Any) -> Any:
-            self.outputs = preds
+            self.val_outputs = preds
             return original(preds)
 
         return postprocess
-
-    def saw_outputs(self, _model: Any, _inputs: Any, outputs: Any) -> None:
-        """Keep what the model returned until the batch ends."""
-        if self.engine.in_batch:
-            self.outputs = outputs
 
     # -- Ultralytics' events ----------------------------------------------------------------------------------------
 
@@ -192,7 +187,7 @@ class Training:
         if engine.in_epoch:
             engine.abort_epoch()
             engine.since_step, self.group_open = 0, False
-        self.batch, self.coming, self.outputs = -1, False, None
+        self.batch, self.coming = -1, False
         engine.num_epochs = trainer.epochs
         engine.epoch_start(trainer.epoch, len(trainer.train_loader))
 
@@ -229,7 +224,7 @@ class Training:
         if self.val_coming:
             self.val_coming = False
             self.engine.val_batch_start(validator.batch_i)
-        outputs, self.outputs = self.outputs, None
+        outputs, self.val_outputs = self.val_outputs, None
         self.engine.val_batch_end(outputs)
 
     def on_model_save(self, _trainer: Any) -> None:
@@ -273,8 +268,7 @@ class Training:
         engine, trainer = self.engine, self.trainer
         if trainer.loss_items:
             engine.log(named_losses(trainer.loss_items))
-        outputs, self.outputs = self.outputs, None
-        engine.batch_end(outputs)
+        engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
         if engine.requests.stops and not self.group_open and engine.world_size == 1:
             engine.epoch_cut = self.batch + 1 < len(trainer.train_loader)
             trainer.stop = True
