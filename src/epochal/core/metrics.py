@@ -68,7 +68,7 @@ class Entry:
         self.fresh = False  # logged since it last settled
         self.in_epoch = False  # logged in the current epoch
         self.validated = False  # last logged inside a validation
-        self.arrivals: list[Scalar] | None = None  # values a condition watches
+        self.arrivals: list[Scalar] | None = None  # values a condition watches: floats, or tensors of a device
         self.on_way: list[HostCopy] = []
 
     @property
@@ -89,10 +89,10 @@ class Entry:
             numbers.append(self.on_way.pop(0).number())
         waiting, self.arrivals = self.arrivals or [], []
         for value in waiting:
-            if is_remote(value):
-                self.on_way.append(HostCopy(value))
+            if type(value) is float:
+                numbers.append(value)
             else:
-                numbers.append(float(value))
+                self.on_way.append(HostCopy(value))
         if wait:
             numbers.extend(copy.number() for copy in self.on_way)
             self.on_way.clear()
@@ -114,7 +114,7 @@ class Metrics(Mapping[str, float]):
     def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.aliases: dict[str, str] = dict(aliases or {})
-        self.watched: dict[str, str] = {}  # the name a condition gave -> the canonical one
+        self.watched: dict[str, list[str]] = {}  # canonical name -> the names that conditions gave
         self.on_read: Callable[[Entry], None] | None = None  # set while a stale value must be spoken of
 
     def canonical(self, name: str) -> str:
@@ -152,7 +152,9 @@ class Metrics(Mapping[str, float]):
     def watch(self, name: str) -> None:
         """Bring every value of this metric to the host, for conditions that look at each."""
         canonical = self.canonical(name)
-        self.watched[name] = canonical
+        names = self.watched.setdefault(canonical, [])
+        if name not in names:
+            names.append(name)
         entry = self.entry(canonical)
         entry.arrivals = entry.arrivals or []
 
@@ -173,7 +175,12 @@ class Metrics(Mapping[str, float]):
             if entry is None:
                 name = self.canonical(name)
                 entry = entries.get(name) or self.entry(name)
-            entry.raw = raw = value if type(value) is float else scalar(value, name)
+            raw = value if type(value) is float else scalar(value, name)
+            if entry.arrivals is not None:
+                if type(raw) is not float and not is_remote(raw):
+                    raw = float(raw)  # it will be asked for at this batch's end: one read serves all
+                entry.arrivals.append(raw)
+            entry.raw = raw
             entry.value = None
             entry.where = at
             entry.fresh = entry.in_epoch = True
@@ -185,8 +192,6 @@ class Metrics(Mapping[str, float]):
                 mean.waiting.append(raw)
                 if len(mean.waiting) >= FOLD:
                     mean.fold()
-            if entry.arrivals is not None:
-                entry.arrivals.append(raw)
 
     def begin_epoch(self) -> None:
         """Forget what belonged to the epoch before."""
@@ -239,8 +244,10 @@ class Metrics(Mapping[str, float]):
     def arrived(self, *, wait: bool) -> dict[str, tuple[float, ...]]:
         """Return, by the names the conditions gave, the watched values that have newly reached the host."""
         numbers: dict[str, tuple[float, ...]] = {}
-        for name in set(self.watched.values()):
-            entry = self.entries[name]
+        for canonical, names in self.watched.items():
+            entry = self.entries[canonical]
             if entry.arrivals or entry.on_way:
-                numbers[name] = entry.arrived(wait)
-        return {name: numbers[canonical] for name, canonical in self.watched.items() if canonical in numbers}
+                values = entry.arrived(wait)
+                for name in names:
+                    numbers[name] = values
+        return numbers
