@@ -41,13 +41,16 @@ def read_mlflow(folder):
     client = MlflowClient(store(folder))
     runs = client.search_runs([client.get_experiment_by_name("epochal").experiment_id])
     return {
-        name: [one.value for one in sorted(client.get_metric_history(runs[0].info.run_id, name), key=lambda one: one.step)]
+        name: [
+            one.value for one in sorted(client.get_metric_history(runs[0].info.run_id, name), key=lambda one: one.step)
+        ]
         for name in ("val/loss", "train/loss")
     }
 
 
 def store(folder: Path) -> str:
-    return f"sqlite:///{folder}/mlflow.db"
+    """One store for all trainings of the suite: making one takes seconds."""
+    return f"sqlite:///{folder.parent}/mlflow.db"
 
 
 ROWS = {

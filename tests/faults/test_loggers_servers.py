@@ -64,7 +64,9 @@ class FakeServer(BaseHTTPRequestHandler):
         if path.endswith("experiments/get-by-name"):
             return {"experiment": {"experiment_id": "1", "name": "epochal"}}
         if path.endswith("runs/create"):
-            return {"run": {"info": {"run_id": "r", "run_uuid": "r", "experiment_id": "1", "status": "RUNNING"}, "data": {}}}
+            return {
+                "run": {"info": {"run_id": "r", "run_uuid": "r", "experiment_id": "1", "status": "RUNNING"}, "data": {}}
+            }
         if path.endswith("runs/log-batch"):
             self.server.metrics += [(one["key"], one.get("step", 0), one["value"]) for one in body.get("metrics", [])]
         if path.endswith("runs/update"):
@@ -111,7 +113,9 @@ def test_a_bad_server_costs_no_step_is_said_once_and_is_given_up(kind, tmp_path,
     before = dict(os.environ)
     with BAD[kind]() as (_, uri), caplog.at_level(logging.INFO, "epochal"):
         steps, start = Steps(), time.monotonic()
-        result = simulate([QuickLogger(uri, flush_limit=8.0), CSVLogger("m.csv"), steps], EPOCHS, batches=5, dir=tmp_path)
+        result = simulate(
+            [QuickLogger(uri, flush_limit=8.0), CSVLogger("m.csv"), steps], EPOCHS, batches=5, dir=tmp_path
+        )
         took = time.monotonic() - start
     assert (steps.done, result.epochs_run, result.end_reason) == (15, 3, "completed")
     assert took < BOUND
@@ -148,7 +152,12 @@ def test_a_server_that_hangs_does_not_keep_the_process_alive(tmp_path):
     )
     with hanging() as (_, uri):
         done = subprocess.run(
-            [sys.executable, "-c", script, uri], cwd=tmp_path, capture_output=True, text=True, timeout=BOUND, check=False
+            [sys.executable, "-c", script, uri],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=BOUND,
+            check=False,
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("completed MLflowLogger")

@@ -49,7 +49,9 @@ def test_importing_and_making_loggers_starts_nothing_and_imports_nothing_heavy(t
         "assert threading.active_count() == 1 and dict(os.environ) == before and not os.listdir()\n"
         "print(sorted({'torch', 'numpy', 'mlflow', 'tensorboard', 'requests', 'PIL', 'pandas'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -95,7 +97,11 @@ def test_params_logged_before_the_start_are_handed_over_too():
 def test_tensors_come_detached_and_are_read_off_the_training_thread():
     torch = pytest.importorskip("torch")
     keep, weight = Keep(), torch.ones(1, requires_grad=True)
-    simulate([keep, Log("on_train_batch_end", lambda run: run.log({"train/loss": (weight * run.step).sum()}))], [{}], batches=3)
+    simulate(
+        [keep, Log("on_train_batch_end", lambda run: run.log({"train/loss": (weight * run.step).sum()}))],
+        [{}],
+        batches=3,
+    )
     assert [row["train/loss"] for row in keep.rows("metrics") if row] == [1.0, 2.0, 3.0]
     assert keep.rows("epoch")[0]["train/loss"] == 2.0
 

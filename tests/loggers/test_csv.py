@@ -110,3 +110,13 @@ def test_only_the_first_process_writes(tmp_path):
     run.engine.train_start(1)
     lifetime.finish(run)
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_epoch_that_a_checkpoint_has_and_the_killed_process_never_wrote_is_made_up_for(tmp_path):
+    first = simulate([CSVLogger("m.csv")], losses(5.0, 4.0), dir=tmp_path)
+    with open("m.csv") as file:
+        rows = file.readlines()
+    with open("m.csv", "w") as file:
+        file.writelines(rows[:-1])
+    simulate([CSVLogger("m.csv")], losses(5.0, 4.0, 3.0), dir=tmp_path, state=state_of(first))
+    assert list(pandas.read_csv("m.csv")["val/loss"]) == [5.0, 4.0, 3.0]

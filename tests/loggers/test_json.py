@@ -26,10 +26,16 @@ def lines(kind, path="m.jsonl"):
 
 
 def test_one_line_per_epoch_and_per_nth_step(tmp_path):
-    simulate([JSONLogger("m.jsonl", every=2), BatchLoss()], [{"val/loss": 2.0}, {"val/loss": 1.0}], batches=3, dir=tmp_path)
+    simulate(
+        [JSONLogger("m.jsonl", every=2), BatchLoss()], [{"val/loss": 2.0}, {"val/loss": 1.0}], batches=3, dir=tmp_path
+    )
     assert [row["val/loss"] for row in lines("epoch")] == [2.0, 1.0]
     assert [row["train/loss"] for row in lines("epoch")] == [2.0, 5.0], "means over the epoch"
-    assert [(row["step"], row["train/loss"], row["train/extra"]) for row in lines("step")] == [(2, 2, -2), (4, 4, -4), (6, 6, -6)]
+    assert [(row["step"], row["train/loss"], row["train/extra"]) for row in lines("step")] == [
+        (2, 2, -2),
+        (4, 4, -4),
+        (6, 6, -6),
+    ]
     assert lines("end") == [{"kind": "end", "end_reason": "completed"}]
 
 
@@ -63,7 +69,13 @@ def test_a_resumed_training_goes_on_without_what_it_repeats(tmp_path):
     first = simulate([JSONLogger("m.jsonl", every=1), BatchLoss()], [{"x": 1.0}], batches=2, dir=tmp_path)
     state = {"run": first.run.engine.state_dict(), "callbacks": first.run.roster.states()}
     for _ in range(2):
-        simulate([JSONLogger("m.jsonl", every=1), BatchLoss()], [{"x": 1.0}, {"x": 2.0}], batches=2, dir=tmp_path, state=state)
+        simulate(
+            [JSONLogger("m.jsonl", every=1), BatchLoss()],
+            [{"x": 1.0}, {"x": 2.0}],
+            batches=2,
+            dir=tmp_path,
+            state=state,
+        )
     assert [row["epoch"] for row in lines("epoch")] == [0, 1]
     assert [row["step"] for row in lines("step")] == [1, 2, 3, 4]
     assert len(lines("end")) == 1

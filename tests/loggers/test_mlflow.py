@@ -65,7 +65,13 @@ def test_metrics_params_and_tags_are_in_the_store(store, client, tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "status"),
-    [("completed", "FINISHED"), ("stopped", "FINISHED"), ("exception", "FAILED"), ("interrupted", "KILLED"), ("preempted", "KILLED")],
+    [
+        ("completed", "FINISHED"),
+        ("stopped", "FINISHED"),
+        ("exception", "FAILED"),
+        ("interrupted", "KILLED"),
+        ("preempted", "KILLED"),
+    ],
 )
 def test_runs_end_truthfully(how, status, store, client):
     class Preempted(BaseException):
@@ -101,6 +107,17 @@ def test_a_resumed_training_goes_on_in_the_same_run_and_a_new_one_does_not(store
     assert client.get_run(again.run_id).info.status == "FINISHED"
     simulate([again, BatchLoss()], EPOCHS, dir=tmp_path)
     assert again.run_id != logger.run_id
+
+
+def test_a_run_that_the_store_does_not_know_is_begun_anew(store, client, tmp_path, caplog):
+    logger = MLflowLogger(store, experiment="resume")
+    first = simulate([logger, BatchLoss()], EPOCHS[:1], dir=tmp_path)
+    states = {name: {"run_id": "0" * 32} if "run_id" in one else one for name, one in first.run.roster.states().items()}
+    again = MLflowLogger(store, experiment="resume")
+    state = {"run": first.run.engine.state_dict(), "callbacks": states}
+    assert simulate([again], EPOCHS, dir=tmp_path, state=state).run.past[-1].notes == ()
+    assert history(client, again, "val/loss") == [(2, 1)]
+    assert "MLflow has no run 000" in caplog.text
 
 
 def test_images_are_artifacts(store, client, tmp_path):

@@ -32,7 +32,9 @@ class BatchLoss(Callback):
 
 
 def test_batches_epochs_rates_and_fitness_over_the_step(tmp_path):
-    simulate([TensorBoardLogger("tb"), BatchLoss()], [{"val/loss": 2.0}, {"val/loss": 1.0}], batches=2, lr=0.5, dir=tmp_path)
+    simulate(
+        [TensorBoardLogger("tb"), BatchLoss()], [{"val/loss": 2.0}, {"val/loss": 1.0}], batches=2, lr=0.5, dir=tmp_path
+    )
     events = read()
     assert points(events, "train/loss") == [(1, 1), (2, 2), (3, 3), (4, 4)]
     assert points(events, "epoch/train/loss") == [(2, 1.5), (4, 3.5)]
@@ -83,7 +85,11 @@ def test_images_as_arrays_and_files(tmp_path):
     simulate([TensorBoardLogger("tb"), Images()], [{"x": 1.0}], dir=tmp_path)
     events = read()
     found = {tag: events.Images(tag)[0] for tag in events.Tags()["images"]}
-    assert {tag: (one.height, one.width) for tag, one in found.items()} == {"gray": (3, 4), "color": (5, 6), "file": (3, 4)}
+    assert {tag: (one.height, one.width) for tag, one in found.items()} == {
+        "gray": (3, 4),
+        "color": (5, 6),
+        "file": (3, 4),
+    }
     from io import BytesIO
 
     assert (numpy.asarray(Image.open(BytesIO(found["gray"].encoded_image_string))) == gray).all()
@@ -112,7 +118,9 @@ def test_hyperparameters_and_the_end_are_on_the_hparams_page(tmp_path):
     simulate([TensorBoardLogger("tb"), Params()], [{"x": 1.0}], dir=tmp_path)
     plugin = read().summary_metadata
     content = {
-        tag: plugin_data_pb2.HParamsPluginData.FromString(plugin[tag].plugin_data.content) for tag in plugin if "hparams" in tag
+        tag: plugin_data_pb2.HParamsPluginData.FromString(plugin[tag].plugin_data.content)
+        for tag in plugin
+        if "hparams" in tag
     }
     start = content["_hparams_/session_start_info"].session_start_info
     assert start.hparams["lr"].number_value == 0.1
@@ -128,7 +136,9 @@ def test_tensorflow_and_torch_are_not_needed(tmp_path):
         "from epochal.testing import simulate\n"
         "print(simulate([TensorBoardLogger('tb')], [{'x': 1.0}]).run.past[-1].notes)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout.strip() == "()"
     assert points(read(tmp_path / "tb"), "x") == [(1, 1)]
 

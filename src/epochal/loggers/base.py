@@ -25,14 +25,14 @@ class About:
     """What a logger's ``open`` may know of a run: a snapshot, safe to read on another thread.
 
     ``dir`` is the run's folder, made already, or None; ``resumed`` says whether this training goes on where a
-    checkpoint ended, ``epochs`` and ``step`` how far it had come.
+    checkpoint ended, ``history`` (one mapping per epoch) and ``step`` how far it had come.
     """
 
     name: str
     dir: Path | None
     host: str
     resumed: bool
-    epochs: int
+    history: tuple[Mapping[str, float], ...]
     step: int
     started: float  # seconds since 1970
 
@@ -75,12 +75,14 @@ class Logger(Callback):
     guarded = True
     replaces: ClassVar[frozenset[str]] = frozenset()
     limits: ClassVar[Limits] = Limits()
+    keep_native: bool = False
+    flush_limit: float = 10.0
+    session: "Session | None" = None
 
     def __init__(self, *, keep_native: bool = False, flush_limit: float = 10.0, name: str | None = None) -> None:
         if not flush_limit >= 0:
             raise ArgumentError(f"flush_limit={flush_limit!r} must be a number of seconds, 0 or more")
         self.keep_native, self.flush_limit = keep_native, flush_limit
-        self.session: Session | None = None
         if name is not None:
             self.name = name
 
@@ -148,15 +150,15 @@ class Session:
         self.engine = run.engine
         self.worker: Worker | None = None
         self.pending: Record | None = None
+        self.row: tuple[int, Mapping[str, float]] = (0, {})  # the length of the history with this epoch, and its row
         self.finals: dict[str, Any] = {}
 
     def start(self) -> None:
         """Start the worker and listen to what is logged."""
         run, engine, owner = self.run, self.engine, self.owner
-        about = About(
-            name=run.name, dir=run.folder.make() if run.folder is not None and owner.needs_folder() else None, host=run.host,
-            resumed=self.resumed, epochs=len(engine.history), step=engine.step, started=time.time(),
-        )  # fmt: skip
+        folder = run.folder.make() if run.folder is not None and owner.needs_folder() else None
+        history = tuple(dict(row) for row in engine.history)
+        about = About(run.name, folder, run.host, self.resumed, history, engine.step, time.time())
         worker = Worker(run.label(owner), lambda: owner.open(about), limits=owner.limits, passing=owner.is_passing)
         worker.start()
         self.worker = worker
@@ -185,6 +187,7 @@ class Session:
         self.flush_epoch()
         extra: dict[str, Any] = {f"lr/{group}": float(rate) for group, rate in self.run.lr.items()}
         extra["seconds"] = round(time.monotonic() - engine.started, 3)
+        self.row = len(engine.history), engine.history[-1]
         self.pending = Record("epoch", extra, At(engine.epoch, None, engine.step), time.time())
 
     def flush_epoch(self) -> None:
@@ -193,7 +196,10 @@ class Session:
         if pending is None or self.worker is None:
             return
         metrics, engine = self.engine.metrics, self.engine
-        values = {**engine.history[-1], **pending.values}
+        length, row = self.row
+        if len(engine.history) == length:  # else the run was set back meanwhile
+            row = engine.history[-1]
+        values = {**row, **pending.values}
         fitness = metrics.entries.get("fitness")
         if fitness is not None and engine.fitness_rule.value is not None and fitness.at.epoch == pending.at.epoch:
             values["fitness"] = engine.fitness_rule.value
@@ -230,10 +236,11 @@ def told(name: str, outcome: Outcome, limit: float) -> str | None:
     if not outcome.finished:
         parts += [] if outcome.lost else ["its end was not written"]
         parts += [] if outcome.error else [f"it did not answer within {limit:g} s"]
-    if outcome.error is not None and parts:
-        parts.append(f"the last error was {type(outcome.error).__name__}: {first_line(outcome.error)}")
-    elif outcome.error is not None:
-        parts.append(f"writing failed for a while ({type(outcome.error).__name__}: {first_line(outcome.error)}); then all records were written")
+    error = "" if outcome.error is None else f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
+    if error and parts:
+        parts.append(f"the last error was {error}")
+    elif error:
+        parts.append(f"writing failed for a while ({error}); then all records were written")
     return f"{name}: {'; '.join(parts)}" if parts else None
 
 
@@ -244,12 +251,13 @@ def first_line(error: BaseException) -> str:
 
 
 def copied(image: Any) -> Any:
-    """Return a copy of an array or tensor, which the training may overwrite; a path as it is."""
-    detach = getattr(image, "detach", None)
-    if detach is not None:
-        return detach().clone()
-    copy = getattr(image, "copy", None)
-    return copy() if copy is not None and hasattr(image, "shape") else image
+    """Return a copy of an array or tensor, which the training may overwrite; what cannot be copied as it is."""
+    try:
+        if hasattr(image, "detach"):
+            return image.detach().clone()
+        return image.copy() if hasattr(image, "shape") else image
+    except Exception:  # this is the training thread; what is wrong with the image is said where it is written
+        return image
 
 
 def plain(values: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:

@@ -50,18 +50,28 @@ class CSVLogger(Logger):
             keep_lines(path, lambda _: True)  # all but a row that a killed process left unfinished
         else:
             set_aside(path)
-        return CSVWriter(path)
+        return CSVWriter(path, about.history if about.resumed else ())
 
 
 class CSVWriter:
-    """The file: its columns, and the last epoch in it."""
+    """The file: its columns, and the last epoch in it; ``history`` is what a resumed training has behind it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, history: Sequence[Mapping[str, float]] = ()) -> None:
         self.path = path
         self.file = LogFile(path)
         rows = self.rows()
         self.columns: list[str] = list(rows[0]) if rows else list(FIXED)
         self.last = max((int(row["epoch"]) for row in rows), default=-1)
+        self.missed = self.killed_before(rows, history)
+
+    def killed_before(self, rows: Sequence[Row], history: Sequence[Mapping[str, float]]) -> list[Row]:
+        """Return the rows of epochs that a checkpoint has and the file has not: the process was killed in between."""
+        there = {int(row["epoch"]) for row in rows}
+        return [
+            {"epoch": str(epoch), **{name: cell(value) for name, value in plain(measured, frozenset(FIXED)).items()}}
+            for epoch, measured in enumerate(history)
+            if epoch not in there and epoch > self.last
+        ]
 
     def rows(self) -> list[Row]:
         """Return the rows that are in the file; a torn last one is left out."""
@@ -73,7 +83,7 @@ class CSVWriter:
 
     def write(self, records: Sequence[Record]) -> None:
         """Add the rows of new epochs."""
-        new = [row_of(record) for record in records if record.kind == "epoch"]
+        new = self.missed + [row_of(record) for record in records if record.kind == "epoch"]
         final = [record for record in records if record.kind == "final"]
         if not new and not final:
             return
@@ -86,7 +96,7 @@ class CSVWriter:
             self.rewrite(columns, new, extra)
         else:
             self.file.append(table(columns, new, header=False))
-        self.columns = columns
+        self.columns, self.missed = columns, []
         self.last = epochs[-1] if epochs else self.last
 
     def rewrite(self, columns: Sequence[str], new: Sequence[Row], extra: Row) -> None:

@@ -28,7 +28,9 @@ class LogFile:
         """Raise FileNotFoundError, once, when the file has vanished."""
         if self.began and not self.path.exists():
             self.began = False
-            raise FileNotFoundError(f"{self.path} was deleted while it was written; what it held is gone, it is begun anew")
+            raise FileNotFoundError(
+                f"{self.path} was deleted while it was written; what it held is gone, it is begun anew"
+            )
 
     def append(self, data: bytes) -> None:
         """Add to the end."""

@@ -44,7 +44,8 @@ def pixels(image: Any) -> Any:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         raise ArgumentError(
-            f"an image of shape {array.shape} cannot be shown; it must be height x width, or height x width x 1, 3 or 4 channels"
+            f"an image of shape {array.shape} cannot be shown;"
+            " it must be height x width, or height x width x 1, 3 or 4 channels"
         )
     if array.dtype.kind in "fc":
         array = np.nan_to_num(array) * 255 + 0.5

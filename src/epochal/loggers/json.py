@@ -112,7 +112,8 @@ def merged(open_one: Record | None, record: Record | None, lines: list[str]) -> 
 
 def line_of(kind: str, record: Record) -> str:
     """Return a record as one line."""
-    fixed: dict[str, Any] = {"kind": kind, "epoch": record.at.epoch, "step": record.at.step, "time": round(record.time, 3)}
+    at = record.at
+    fixed: dict[str, Any] = {"kind": kind, "epoch": at.epoch, "step": at.step, "time": round(record.time, 3)}
     return json.dumps({**fixed, **finite(plain(record.values, FIXED))}, allow_nan=False, default=str)
 
 
@@ -145,5 +146,5 @@ def stays(line: str, about: About) -> bool:
     found = parsed(line)
     kind = found.get("kind")
     if kind == "epoch":
-        return found["epoch"] < about.epochs
+        return found["epoch"] < len(about.history)
     return kind == "params" or (kind == "step" and found["step"] <= about.step)

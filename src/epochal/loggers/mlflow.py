@@ -1,5 +1,6 @@
 """MLflow: an embedded SQLite store, or the server that is configured."""
 
+import logging
 import os
 import re
 import tempfile
@@ -16,6 +17,7 @@ from epochal.loggers.image import as_png
 from epochal.loggers.mlflow_client import client_of, configured_uri, load, quick_calls, store_folder
 from epochal.loggers.worker import Limits
 
+logger = logging.getLogger("epochal")
 STATUS = {
     "completed": "FINISHED",
     "stopped": "FINISHED",
@@ -59,8 +61,9 @@ class MLflowLogger(Logger):
         name: str | None = None,
     ) -> None:
         remote = uri or configured_uri()
-        default = 20.0 if remote is not None and remote.startswith("http") else 60.0
-        super().__init__(keep_native=keep_native, flush_limit=default if flush_limit is None else flush_limit, name=name)
+        if flush_limit is None:
+            flush_limit = 20.0 if remote is not None and remote.startswith("http") else 60.0
+        super().__init__(keep_native=keep_native, flush_limit=flush_limit, name=name)
         if find_spec("mlflow") is None:
             raise MissingExtra("mlflow", "mlflow", "MLflowLogger")
         self.uri, self.experiment, self.run_name = uri, experiment, run_name
@@ -93,9 +96,7 @@ class MLflowLogger(Logger):
             uri, artifacts = f"sqlite:///{folder.as_posix()}/mlflow.db", (folder / "mlartifacts").as_uri()
         with quick_calls():
             client = client_of(uri)
-            if self.run_id is not None:
-                client.update_run(self.run_id, status="RUNNING")
-            else:
+            if self.run_id is None or not taken_up(client, self.run_id):
                 experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "epochal"
                 made = client.create_run(
                     experiment_id(client, experiment, artifacts),
@@ -106,6 +107,18 @@ class MLflowLogger(Logger):
                 self.run_id = str(made.info.run_id)
             known = client.get_run(self.run_id).data.params if about.resumed else {}
         return MLflowWriter(client, self.run_id, known)
+
+
+def taken_up(client: Any, run_id: str) -> bool:
+    """Let a resumed training's run go on; False, said as a warning, where the store does not know it."""
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except Exception as error:
+        if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        logger.warning("MLflow has no run %s, in which this training should go on; a new run begins.", run_id)
+        return False
+    return True
 
 
 def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
@@ -134,7 +147,8 @@ class MLflowWriter:
         from mlflow.entities import Metric, Param
 
         params = {name: value for record in records if record.kind == "params" for name, value in record.values.items()}
-        new = [Param(safe(name), str(value)[:LONGEST_PARAM]) for name, value in params.items() if safe(name) not in self.known]
+        texts = {safe(name): str(value)[:LONGEST_PARAM] for name, value in params.items()}
+        new = [Param(name, text) for name, text in texts.items() if name not in self.known]
         metrics = [
             Metric(safe(name), value, int(points.time * 1000), points.step)
             for points in self.curves.points(records)

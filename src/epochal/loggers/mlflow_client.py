@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ def load() -> Any:
 
 
 @contextmanager
-def quick_calls() -> Iterator[None]:
-    """Give up soon on a server that does not answer, in this thread only; what the user has set in the environment holds."""
+def quick_calls() -> Generator[None]:
+    """Give up soon on a server that does not answer, in this thread only; what the user's environment says holds."""
     variables = importlib.import_module("mlflow.environment_variables")
     for name, value in HTTP_LIMITS.items():
         limit(getattr(variables, name, None), value)

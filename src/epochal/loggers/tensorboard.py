@@ -78,7 +78,8 @@ class TensorBoardWriter:
             if points.step < last:  # rolled back: what came after is void
                 events.append(self.start_session(points.step))
             last = points.step
-            values = [self.summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in points.values.items()]
+            value_of = self.summary_pb2.Summary.Value
+            values = [value_of(tag=tag, simple_value=value) for tag, value in points.values.items()]
             events.append(self.event(values, points.step, points.time))
         for record in records:
             events += self.others(record)
@@ -88,10 +89,9 @@ class TensorBoardWriter:
 
     def finish(self, end_reason: str) -> None:
         """Say how the training ended, for the page of hyper-parameters."""
-        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-
         if not self.hparams:
             return
+        api_pb2, plugin_data_pb2 = hparams_messages()
         status = api_pb2.STATUS_SUCCESS if end_reason in ("completed", "stopped") else api_pb2.STATUS_FAILURE
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         data = plugin_data_pb2.HParamsPluginData(version=0, session_end_info=end)
@@ -128,8 +128,7 @@ class TensorBoardWriter:
 
     def params(self, params: Mapping[str, Any]) -> bytes:
         """Return hyper-parameters as the HPARAMS page reads them: numbers, booleans, else text."""
-        from tensorboard.plugins.hparams import plugin_data_pb2
-
+        _, plugin_data_pb2 = hparams_messages()
         start = plugin_data_pb2.SessionStartInfo(start_time_secs=self.about.started, group_name=self.about.name)
         for name, value in params.items():
             field = start.hparams[name]
@@ -148,6 +147,16 @@ class TensorBoardWriter:
         plugin = self.summary_pb2.SummaryMetadata.PluginData(plugin_name="hparams", content=data.SerializeToString())
         metadata = self.summary_pb2.SummaryMetadata(plugin_data=plugin)
         return self.event([self.summary_pb2.Summary.Value(tag=tag, metadata=metadata)], 0, time.time())
+
+
+def hparams_messages() -> tuple[Any, Any]:
+    """Return the modules of the HPARAMS page's messages, which are made at import: no type checker knows them."""
+    from importlib import import_module
+
+    return (
+        import_module("tensorboard.plugins.hparams.api_pb2"),
+        import_module("tensorboard.plugins.hparams.plugin_data_pb2"),
+    )
 
 
 def event_file_name() -> str:

@@ -219,9 +219,11 @@ class Worker:
         """Say the first failure, with its traceback; the last one is told at the end."""
         if self.error is None:
             logger.error(
-                "%s could not be written; the training goes on, writing is tried again. Further failures are counted, not shown.",
-                self.name, exc_info=error,
-            )  # fmt: skip
+                "%s could not be written; the training goes on, writing is tried again."
+                " Further failures are counted, not shown.",
+                self.name,
+                exc_info=error,
+            )
         self.error = error
 
     def end(self, writer: Writer) -> None:
@@ -239,10 +241,11 @@ class Worker:
 
 def with_floats(records: Sequence[Record]) -> list[Record]:
     """Return the records with every metric a float; tensors of one device are brought to the host in one copy."""
-    numbered = [record for record in records if record.kind in ("metrics", "final")]
+    measured = ("metrics", "final")
+    numbered = [record for record in records if record.kind in measured]
     numbers = iter(read([value for record in numbered for value in record.values.values()]))
 
     def floats(values: Mapping[str, Any]) -> dict[str, float]:
         return {name: next(numbers) for name in values}
 
-    return [record._replace(values=floats(record.values)) if record.kind in ("metrics", "final") else record for record in records]
+    return [one._replace(values=floats(one.values)) if one.kind in measured else one for one in records]

@@ -58,11 +58,11 @@ def check_logger(
 ) -> None:
     """Raise AssertionError unless the loggers that ``make(folder)`` returns keep the contract of all loggers.
 
-    ``make`` is given a folder of its own for each training, which may not exist yet; ``read``, if given, reads back from
-    that folder the curves "val/loss" and "train/loss" that were logged, as lists of floats. Checked: the training does
-    every step, whatever becomes of the logger; no thread stays; an idle logger can be pickled and copied; it serves a
-    second training; it survives a training that fails and a folder that cannot be written; it learns nothing that its
-    ``state_dict`` does not hold. ``folder`` is where the trainings write; by default a temporary one.
+    ``make`` is given a folder of its own for each training, which may not exist yet; ``read``, if given, reads back
+    from that folder the curves "val/loss" and "train/loss" that were logged, as lists of floats. ``folder`` is where
+    the trainings write; by default a temporary one. Checked: the training does every step, whatever becomes of the
+    logger; no thread stays; an idle logger can be pickled and copied; it serves a second training, goes on with its
+    saved state, and survives a training that fails and a folder that cannot be written.
 
     >>> from epochal import CSVLogger
     >>> check_logger(lambda folder: CSVLogger(folder / "metrics.csv"))
