@@ -1,6 +1,6 @@
 """Show a training while it runs, and its summary when it is over."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, final
 
@@ -23,9 +23,9 @@ class Progress(Callback):
     """A bar in a terminal and in a notebook, one plain line per epoch elsewhere; at the end a summary.
 
     >>> from epochal.testing import simulate
-    >>> _ = simulate([Progress(summary=False)], [{"train/loss": 0.5, "val/loss": x} for x in (0.4, 0.3)])
-    epoch=1/2 step=1 seconds=0.0 lr=0.1 train/loss=0.5 val/loss=0.4 best=1
-    epoch=2/2 step=2 seconds=0.0 lr=0.1 train/loss=0.5 val/loss=0.3 best=1
+    >>> _ = simulate([Progress(summary=False)], [{"train/loss": 0.5, "val/loss": x} for x in (0.4, 0.3)])  # doctest: +ELLIPSIS
+    epoch=1/2 step=1 seconds=... lr=0.1 train/loss=0.5 val/loss=0.4 best=1
+    epoch=2/2 step=2 seconds=... lr=0.1 train/loss=0.5 val/loss=0.3 best=1
 
     live
         True: a bar; False: lines; None: a bar where standard output is a terminal or a notebook, but lines where the
@@ -34,6 +34,8 @@ class Progress(Callback):
         Measure what every callback costs and show it in the summary.
     summary
         Show the summary at the end: why the training ended, its best, curves, what failed, where its files are.
+    metrics
+        Which metrics an epoch's line in a terminal shows, besides the fitness; None: all. Plain lines have all.
     per_second
         How often the bar is redrawn, at most. Only then is the training loss read, so that the device is not made to
         wait in every batch.
@@ -51,12 +53,14 @@ class Progress(Callback):
         live: bool | None = None,
         callback_times: bool = False,
         summary: bool = True,
+        metrics: Sequence[str] | None = None,
         per_second: float = 4.0,
         name: str | None = None,
     ) -> None:
         if live not in (None, True, False):
             raise ArgumentError(f"Progress: live must be True, False or None, not {live!r}")
         self.live, self.callback_times, self.summary = live, callback_times, summary
+        self.metrics = None if metrics is None else tuple(metrics)
         self.pause = 1 / check_amount(per_second, owner="Progress", argument="per_second")
         self.name = name
         self.screen: Screen | None = None
@@ -110,7 +114,8 @@ class Progress(Callback):
         """Write the epoch's line."""
         if self.screen is not None:
             seconds = perf_counter() - self.epoch_began
-            self.screen.line(readable_line(run, seconds) if self.screen.live else plain_line(run, seconds))
+            live = self.screen.live
+            self.screen.line(readable_line(run, seconds, self.metrics) if live else plain_line(run, seconds))
 
     def teardown(self, run: "Run") -> None:
         """Take the bar away and show the summary."""
@@ -187,9 +192,13 @@ def plain_line(run: "Run", seconds: float) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
 
-def readable_line(run: "Run", seconds: float) -> str:
+def readable_line(run: "Run", seconds: float, metrics: Sequence[str] | None = None) -> str:
     """Return the epoch for a person: a star where the fitness is the best so far."""
-    values = [f"{name} {value:.4g}" for name, value in epoch_values(run).items() if name != "fitness"]
+    row = epoch_values(run)
+    shown = (
+        [name for name in row if name != "fitness"] if metrics is None else [name for name in metrics if name in row]
+    )
+    values = [f"{name} {row[name]:.4g}" for name in shown]
     if run.fitness is not None:
         values.insert(0, f"fitness {run.fitness:.4g}{' *best*' * is_best(run)}")
     return "  ".join([epoch_of(run), duration(seconds), *values])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from epochal.callbacks.checkpoint import Checkpoint
+from epochal.callbacks.progress import Progress
 from epochal.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from epochal.callbacks.stop import Stopping
 from epochal.core.summary import Summary
@@ -25,15 +26,14 @@ def deeds(run: "Run", summary: Summary) -> dict[str, str]:
         did = tell(label, callback, run, summary) if tell is not None else ""
         failed = summary.failures.get(label, 0)
         told[label] = f"failed {failed} times, the log says how" if failed else did
-    return told
+    return told | {label: did for label, did in FUNCTIONS.items() if label in summary.costs}
 
 
 def of_stopping(label: str, callback: "Callback", run: "Run", summary: Summary) -> str:
     """Tell whether it stopped the training."""
-    if f"{label}: " not in (summary.stop_reason or ""):
-        return "watched, had no reason to stop"
-    restored = " and restored the best weights" if getattr(callback, "restore_best", False) else ""
-    return f"stopped the training after epoch {summary.epochs}{restored}"
+    stopped = f"{label}: " in (summary.stop_reason or "")
+    did = f"stopped the training after epoch {summary.epochs}" if stopped else "watched, had no reason to stop"
+    return f"{did}; restored the best weights" if getattr(callback, "restore_best", False) else did
 
 
 def of_checkpoint(_label: str, callback: "Callback", run: "Run", _summary: Summary) -> str:
@@ -42,10 +42,10 @@ def of_checkpoint(_label: str, callback: "Callback", run: "Run", _summary: Summa
     best, last = run.checkpoints.best(metric), run.checkpoints.last
     if last is None:
         return "saved nothing"
-    kept = [f"best: epoch {best.manifest.epoch + 1}"] if best is not None else []
-    if getattr(callback, "keep_last", None):
-        kept.append(f"last: epoch {last.manifest.epoch + 1}")
-    return f"kept {', '.join(kept)}"
+    of_best = f"epoch {best.manifest.epoch + 1} as the best" if best is not None else "no best"
+    if not getattr(callback, "keep_last", None):
+        return f"kept {of_best}, to be restored"
+    return f"kept {of_best} and epoch {last.manifest.epoch + 1} as the last"
 
 
 def of_reduce_lr(_label: str, _callback: "Callback", _run: "Run", summary: Summary) -> str:
@@ -77,6 +77,12 @@ def of_mlflow(_label: str, callback: "Callback", _run: "Run", summary: Summary) 
     return f"logged run {run_id[:8]} as {summary.name!r}" if run_id else "logged nothing"
 
 
+def of_progress(_label: str, _callback: "Callback", _run: "Run", summary: Summary) -> str:
+    """Tell that it was there."""
+    return f"showed {summary.epochs} epochs as they went"
+
+
+FUNCTIONS = {"hyper_parameters()": "told the loggers the hyper-parameters"}
 TELLERS: dict[type, Callable[..., str]] = {
     Stopping: of_stopping,
     Checkpoint: of_checkpoint,
@@ -84,4 +90,5 @@ TELLERS: dict[type, Callable[..., str]] = {
     CSVLogger: of_csv,
     TensorBoardLogger: of_tensorboard,
     MLflowLogger: of_mlflow,
+    Progress: of_progress,
 }

@@ -49,7 +49,7 @@ def run_demo(
     """
     from rich.console import Console
 
-    from epochal.demo.report import render
+    from epochal.demo.report import announcement, render
 
     console = console or Console()
     plan, train = choose(task, trainer, images)
@@ -58,10 +58,11 @@ def run_demo(
         if epochs < 1:
             raise ArgumentError(f"epochs={epochs}: the demo trains for at least one epoch")
         plan = replace(plan, epochs=epochs)
-    console.print(f"[bold]{plan.title}[/]: at most {plan.epochs} epochs, or {plan.minutes:g} minutes")
+    console.print(announcement(plan, Path(folder)))
     for talker in QUIET:
         logging.getLogger(talker).setLevel(logging.WARNING)
-    outcome, error = perform(plan, train, Path(folder))
+    with console.status("loading PyTorch, preparing the data") as waiting:
+        outcome, error = perform(plan, train, Path(folder), ready=waiting.stop)
     console.print(render(outcome, console.width))
     if error is not None:
         raise error
@@ -82,8 +83,13 @@ def choose(task: str, trainer: str, images: tuple[int, int] | None) -> tuple[Pla
     return plans[task], partial(yolo.train, images=images) if images is not None else yolo.train
 
 
-def perform(plan: Plan, train: Train, parent: Path) -> "tuple[Outcome, KeyboardInterrupt | None]":
-    """Train in a folder of its own, then return what came of it, and the Ctrl-C that ended it, if one did."""
+def perform(
+    plan: Plan, train: Train, parent: Path, ready: Callable[[], None]
+) -> "tuple[Outcome, KeyboardInterrupt | None]":
+    """Train in a folder of its own, then return what came of it, and the Ctrl-C that ended it, if one did.
+
+    ``ready`` is called when the preparations are over.
+    """
     from epochal.demo.plan import callbacks
     from epochal.runs.folder import RunFolder
 
@@ -92,6 +98,7 @@ def perform(plan: Plan, train: Train, parent: Path) -> "tuple[Outcome, KeyboardI
     milestones = Milestones(plan.watched)
 
     def watch(run: "Run") -> None:
+        run.add_callback("on_train_start", lambda _run: ready(), once=True)
         milestones.watch(run)
         runs.append(run)
 
@@ -139,6 +146,4 @@ def what_went_wrong(outcome: "Outcome") -> str:
     plan, summary = outcome.plan, outcome.summary
     reached = "was never measured" if outcome.best is None else f"reached {outcome.best[1]:.3f}"
     why = f"the training failed: {plan.quality} {reached} in {summary.epochs} epochs, the goal is {plan.goal:g}"
-    if "TimeLimit" in (summary.stop_reason or ""):
-        return f"{why}. The time ran out: is this machine busy? Try again when it is idle"
     return f"{why}. Epochal's issue tracker would like to see {summary.dir}"

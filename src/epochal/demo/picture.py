@@ -58,7 +58,5 @@ def mark(axes: Any, lines: Mapping[str, Sequence[tuple[float, float]]], epoch: i
     axes.axvline(epoch, color=MARK, linewidth=1, linestyle=":")
     if any((x, y) == (epoch, value) for points in lines.values() for x, y in points):
         axes.plot([epoch], [value], color=MARK, marker="*", markersize=13, linestyle="none")
-        axes.annotate(
-            f"best {metric}\n{value:.3f} at epoch {epoch}", (epoch, value), color=MARK, fontsize=9,
-            xytext=(-8, -34), textcoords="offset points", horizontalalignment="right",
-        )  # fmt: skip
+        said = f"best {metric} {value:.3f}, epoch {epoch}"
+        axes.text(0.97, 0.04, said, color=MARK, fontsize=9, transform=axes.transAxes, horizontalalignment="right")

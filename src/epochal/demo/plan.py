@@ -17,22 +17,23 @@ class Plan:
     """One training: what it is called, how long it may last, what is watched, and what counts as learnt.
 
     ``watched`` is the metric that early stopping and checkpoints go by, ``quality`` what people call it; a training
-    that had time for it and stays below ``goal`` has failed. ``curves`` maps a plot's title to its lines, and these to
-    the metrics they show.
+    that stays below ``goal`` has failed, one that is above it ends after so many ``minutes``. ``curves`` maps a plot's
+    title to its lines, and these to the metrics they show.
 
-    >>> Plan(name="digits", title="a net learns digits", epochs=9, watched="val/accuracy", quality="accuracy").goal
+    >>> Plan(name="d", title="a net learns", data="digits", epochs=9, watched="val/auc", quality="AUC").goal
     0.8
     """
 
     name: str
     title: str
+    data: str
     epochs: int
     watched: str
     quality: str
     goal: float = 0.8
     patience: int = 5
-    min_delta: float = 0.005
-    minutes: float = 3.5
+    min_delta: float = 0.01
+    minutes: float = 3.0
     curves: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
@@ -42,22 +43,25 @@ def callbacks(plan: Plan) -> "list[Callback]":
     from epochal.callbacks.early_stopping import EarlyStopping
     from epochal.callbacks.progress import Progress
     from epochal.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
-    from epochal.callbacks.time_limit import TimeLimit
+    from epochal.callbacks.stop import Stop
     from epochal.conditions.best import Best
-    from epochal.conditions.schedule import Every
+    from epochal.conditions.level import Target
+    from epochal.conditions.schedule import Elapsed, Every
     from epochal.loggers.csv import CSVLogger
     from epochal.loggers.mlflow import MLflowLogger
     from epochal.loggers.tensorboard import TensorBoardLogger
 
+    live = True if sys.stdout.isatty() else None  # also for Ultralytics, whose own bar the demo keeps quiet
+    shown = list(dict.fromkeys(metric for lines in plan.curves.values() for metric in lines.values()))
     return [
         EarlyStopping(plan.watched, patience=plan.patience, min_delta=plan.min_delta, restore_best=True),
         Checkpoint(when=Best(plan.watched) | Every(epochs=1), keep_last=1, keep_best=1, name="Checkpoint(best, last)"),
         ReduceLROnPlateau("val/loss", factor=0.5, patience=2),
-        TimeLimit(minutes=plan.minutes),
+        Stop(when=Elapsed(minutes=plan.minutes) & Target(plan.watched, plan.goal), name="Stop(good and late)"),
         TensorBoardLogger(),
         MLflowLogger(experiment="epochal demo"),
         CSVLogger(),
-        Progress(live=True if sys.stdout.isatty() else None, callback_times=True, summary=False),
+        Progress(live=live, callback_times=True, summary=False, metrics=shown),
     ]
 
 

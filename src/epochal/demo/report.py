@@ -17,6 +17,7 @@ from rich.text import Text
 from epochal.callbacks.summary_view import duration
 from epochal.checkpointing.checkpoint import FOLDER
 from epochal.demo.outcome import Outcome
+from epochal.demo.plan import Plan
 from epochal.demo.terminal_plot import Curve, plot
 
 if TYPE_CHECKING:
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 
 STYLES = ("cyan", "green", "magenta")
 PICTURE, LOG = "curves.png", "ultralytics.log"
+
+
+def announcement(plan: Plan, parent: Path) -> "RenderableType":
+    """Return what is said before the training: what will be learnt from what, and how long that may take."""
+    text = Text()
+    text.append("data    ", style="bold").append(f"{plan.data}\n")
+    text.append("length  ", style="bold").append(
+        f"at most {plan.epochs} epochs; early stopping watches {plan.quality}\n"
+    )
+    text.append("files   ", style="bold").append(f"{shown(parent)}{os.sep}; nothing is downloaded")
+    return Panel(text, title=f"[bold]{plan.title}[/]", title_align="left", border_style="cyan")
 
 
 def render(outcome: Outcome, width: int = 100) -> "RenderableType":
@@ -109,10 +121,10 @@ def callbacks_table(outcome: Outcome) -> Table:
     table.add_column("what it did", ratio=1)
     table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    for label in [*outcome.deeds, *(label for label in summary.costs if label not in outcome.deeds)]:
+    for label, did in outcome.deeds.items():
         _, seconds = summary.costs.get(label, (0, 0.0))
         share = f"{seconds / summary.seconds:.2%}" if summary.seconds > 0 else "-"
-        table.add_row(Text(label), Text(outcome.deeds.get(label, "")), short_time(seconds), share)
+        table.add_row(Text(label), Text(did), short_time(seconds), share)
     return table
 
 

@@ -23,9 +23,11 @@ RECIPE: Mapping[str, Any] = {
     "mosaic": 0.0, "fliplr": 0.0, "scale": 0.2, "seed": 0, "workers": 0, "device": "cpu", "plots": False,
     "verbose": False,
 }  # fmt: skip
+DATA = f"{TRAIN_IMAGES} images to train on and {VAL_IMAGES} to validate, 128 x 128 pixels, 2 to 5 digits on each"
 DETECT = Plan(
     name="demo-detect",
     title="YOLO26n learns to find handwritten digits",
+    data=DATA,
     epochs=30,
     watched="val/mAP50(B)",
     quality="mAP50",
@@ -37,6 +39,7 @@ DETECT = Plan(
 SEGMENT = Plan(
     name="demo-segment",
     title="YOLO26n-seg learns to find and cut out handwritten digits",
+    data=DATA,
     epochs=30,
     watched="val/mAP50(M)",
     quality="mask mAP50",
