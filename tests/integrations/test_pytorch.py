@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from epochal import Callback, Loop, MetricNotFound
+from epochal import Best, Callback, Checkpoint, Every, Loop, MetricNotFound
 from epochal.core.errors import AttachError, CheckpointError
 from epochal.testing import RecordEvents, check_events
 
@@ -287,6 +287,21 @@ def test_a_run_stopped_inside_an_epoch_resumes_from_the_epoch_before(tmp_path):
     assert run.step == 20
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_the_best_checkpoint_is_one_to_resume_from(tmp_path):
+    checkpoint = Checkpoint(Best("fitness"))
+    _, run, events = train(tmp_path, [checkpoint])
+    assert [one.manifest.resume_point for one in run.checkpoints] == [True]
+    assert events[events.index("on_model_save") - 1] == "on_fit_epoch_end"
+
+
+def test_a_checkpoint_inside_an_epoch_is_for_rescue_only(tmp_path):
+    _, run, _ = train(tmp_path, [Checkpoint(Every(steps=7), keep_last=-1)])
+    assert [(one.manifest.step, one.manifest.batch, one.manifest.resume_point) for one in run.checkpoints] == [
+        (7, 1, False),
+        (14, 3, False),
+    ]
 
 
 def test_resume_without_a_run_starts_afresh_and_says_so(tmp_path, caplog):

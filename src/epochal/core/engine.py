@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from epochal.core.dispatch import SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
 from epochal.core.host import RateHost, Record, Saver
-from epochal.core.metrics import At, Entry, Metrics
+from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
 from epochal.core.rates import Rates
 from epochal.core.requests import Requests
+from epochal.core.tensors import scalar
 
 if TYPE_CHECKING:
     from epochal.core.debug import GrammarWatch
@@ -82,8 +83,7 @@ class Engine:
         self.batch, self.num_batches = 0, None
         self.val_batch, self.num_val_batches = 0, None
         self.step = self.batches = 0
-        self.data: Any = None
-        self.outputs: Any = None
+        self.data = self.outputs = None
         self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
         self.since_step = self.longest_group = 0
@@ -100,7 +100,7 @@ class Engine:
     def log(self, values: Mapping[str, Any]) -> None:
         """Take metrics; from another thread they wait for the next safe point."""
         if threading.get_ident() != self.thread:
-            self.requests.add_log(values)
+            self.requests.add_log({name: scalar(value, name) for name, value in values.items()})
             return
         validating = self.in_validation
         in_batch = self.in_val_batch if validating else self.in_batch
@@ -109,7 +109,7 @@ class Engine:
         at = (self.epoch, batch, self.step)
         if validating and not in_epoch:
             values = {final_name(metrics.canonical(name)): value for name, value in values.items()}
-        metrics.log(values, at, batch=in_batch and in_epoch, validation=validating and in_epoch)
+        metrics.log(values, at, batch=in_batch and (in_epoch or validating), validation=validating)
         if self.sinks:
             kept = {name: metrics.entries[name].raw for name in map(metrics.canonical, values)}
             self.publish("metrics", kept, At(*at))
@@ -154,8 +154,9 @@ class Engine:
         if self.requests.rates:
             self.apply_rates()
         if self.requests.saves:
-            if self.world_size > 1 and ended != "epoch":
-                self.requests.waiting = True  # ranks agree at epoch ends only
+            # Ranks agree at epoch ends only; and after the last batch that end is near, and a point to resume from.
+            if ended != "epoch" and (self.world_size > 1 or self.batches_done):
+                self.requests.waiting = True
             else:
                 self.save(now or self.moment(ended, settled))
 
@@ -186,13 +187,18 @@ class Engine:
         """Capture the state, say so, write it; a failed write is an event and the training goes on."""
         if self.saver is None:
             return
-        captured = self.saver.capture(self.requests.take_saves(), now)
-        self.fire("on_model_save")
-        error = self.saver.write(captured)
+        error: Exception | None
+        try:
+            captured = self.saver.capture(self.requests.take_saves(), now)
+        except Exception as failed:  # somebody's state_dict
+            error = failed
+        else:
+            self.fire("on_model_save")
+            error = self.saver.write(captured)
         if error is not None:
             self.checkpoint_error = error
             self.checkpoint_errors += 1
-            logger.error("a checkpoint could not be written; the training goes on: %s", error)
+            logger.error("a checkpoint could not be written; the training goes on: %s", error, exc_info=error)
             self.fire("on_checkpoint_error")
 
     # -- the moments of a training ------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ class Engine:
         self.batches_done = True
         self.scopes.pop()
         self.drain()
-        self.metrics.end_batches(("train/",), At(self.epoch, None, self.step))
+        self.metrics.end_batches(At(self.epoch, None, self.step))
         self.metrics.on_read = None if self.warned_stale else self.speak_of_stale
         try:
             self.fire("on_train_epoch_end")
@@ -266,7 +272,8 @@ class Engine:
 
     def speak_of_stale(self, entry: Entry) -> None:
         """Warn, once, that a value read at ``on_train_epoch_end`` is an older epoch's."""
-        if entry.validated and entry.at.epoch < self.epoch and not self.warned_stale:
+        stale = entry.validated and entry.at.epoch < self.epoch and not entry.name.startswith(FINAL)
+        if stale and not self.warned_stale:
             self.warned_stale = True
             logger.warning(
                 "%r was read at on_train_epoch_end of epoch %d, but it is from epoch %d: this epoch's validation has"
@@ -299,8 +306,8 @@ class Engine:
         """``on_val_end``; inside an epoch what the validation logged settles and the policies are asked."""
         self.scopes.pop()
         self.drain()
+        self.metrics.end_validation(At(self.epoch, None, self.step), settles=self.in_epoch)
         if self.in_epoch:
-            self.metrics.end_batches(("val/",), At(self.epoch, None, self.step))
             self.measure_fitness()
         self.fire("on_val_end")
         settled = None
@@ -389,12 +396,3 @@ class Engine:
         self.rates.load_state_dict(state["rates"])
         if self.rates.active:
             self.take_over_rates()
-
-
-def final_name(name: str) -> str:
-    """Return the name of a value measured by a validation outside an epoch.
-
-    >>> final_name("val/loss")
-    'final/loss'
-    """
-    return f"final/{name.removeprefix('val/')}"
