@@ -7,6 +7,7 @@ from typing import NamedTuple
 from epochal.core.errors import ArgumentError, MetricNotFound
 from epochal.core.tensors import HostCopy, Scalar, is_remote, read, scalar
 
+FINAL = "final/"  # before the names of what a validation outside an epoch measures
 FOLD = 1024  # batch values kept as they are before they are read in one go and summed
 
 
@@ -57,14 +58,17 @@ class Mean:
 class Entry:
     """What is known of one metric."""
 
-    __slots__ = ("arrivals", "fresh", "in_epoch", "mean", "name", "on_way", "raw", "validated", "value", "where")
+    __slots__ = (
+        "arrivals", "fresh", "in_epoch", "mean", "name", "on_way", "raw", "val_mean", "validated", "value", "where"
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.raw: Scalar = None
         self.value: float | None = None
         self.where: Where = At(0, None, 0)
-        self.mean: Mean | None = None
+        self.mean: Mean | None = None  # of the epoch's training batches
+        self.val_mean: Mean | None = None  # of the batches of the validation that is running
         self.fresh = False  # logged since it last settled
         self.in_epoch = False  # logged in the current epoch
         self.validated = False  # last logged inside a validation
@@ -79,8 +83,25 @@ class Entry:
     def number(self) -> float:
         """Return the newest value, reading it from its device the first time."""
         if self.value is None:
-            self.value = read([self.raw])[0]
+            return self.know(read([self.raw])[0])
         return self.value
+
+    def know(self, number: float) -> float:
+        """Keep the newest value as the number that was read, so that nobody reads it again."""
+        for mean in (self.mean, self.val_mean):
+            if mean is not None and mean.waiting and mean.waiting[-1] is self.raw:
+                mean.waiting[-1] = number
+        self.raw = self.value = number
+        return number
+
+    def begin_mean(self, validation: bool) -> Mean:
+        """Begin the mean of an epoch's or of a validation's batches."""
+        mean = Mean()
+        if validation:
+            self.val_mean = mean
+        else:
+            self.mean = mean
+        return mean
 
     def arrived(self, wait: bool) -> tuple[float, ...]:
         """Return the watched values that have reached the host since the last call, in order."""
@@ -186,9 +207,9 @@ class Metrics(Mapping[str, float]):
             entry.fresh = entry.in_epoch = True
             entry.validated = validation
             if batch:
-                mean = entry.mean
+                mean = entry.val_mean if validation else entry.mean
                 if mean is None:
-                    mean = entry.mean = Mean()
+                    mean = entry.begin_mean(validation)
                 mean.waiting.append(raw)
                 if len(mean.waiting) >= FOLD:
                     mean.fold()
@@ -197,19 +218,25 @@ class Metrics(Mapping[str, float]):
         """Forget what belonged to the epoch before."""
         for entry in self.entries.values():
             entry.in_epoch = False
-            entry.mean = None
+            entry.mean = entry.val_mean = None
 
-    def end_batches(self, prefixes: Sequence[str], at: At) -> None:
-        """Give metrics with these prefixes that were logged in batches their mean; others keep it for the history."""
+    def end_batches(self, at: At) -> None:
+        """Give ``train/`` metrics that were logged in batches their mean; others keep it for the history."""
         for entry in self.entries.values():
-            if (
-                entry.mean is not None
-                and (entry.mean.waiting or entry.mean.count)
-                and entry.name.startswith(tuple(prefixes))
-            ):
+            if entry.mean is not None and entry.name.startswith("train/"):
                 entry.raw = entry.value = entry.mean.take()
                 entry.mean = None
                 entry.where = at
+
+    def end_validation(self, at: At, *, settles: bool) -> None:
+        """Give what was logged in a validation's batches its mean; ``settles``: the values are looked at by policies."""
+        for entry in self.entries.values():
+            if entry.val_mean is not None:
+                entry.raw = entry.value = entry.val_mean.take()
+                entry.val_mean = None
+                entry.where = at
+            if not settles and entry.validated and entry.name.startswith(FINAL):
+                entry.fresh = False
 
     def settle(self, *, validation: bool) -> dict[str, float]:
         """Return the values that settle now: what a validation logged, or at an epoch's end all that is left."""
@@ -230,11 +257,11 @@ class Metrics(Mapping[str, float]):
         """Return the values of these metrics for the epoch, brought to the host in one go."""
         unread = [entry for entry in entries if entry.value is None]
         for entry, number in zip(unread, read([entry.raw for entry in unread]), strict=True):
-            entry.value = number
+            entry.know(number)
         values: dict[str, float] = {}
         for entry in entries:
             mean = entry.mean
-            if mean is not None and (mean.waiting or mean.count):
+            if mean is not None and not entry.validated:
                 mean.fold()
                 values[entry.name] = mean.total / mean.count
             else:
@@ -251,3 +278,12 @@ class Metrics(Mapping[str, float]):
                 for name in names:
                     numbers[name] = values
         return numbers
+
+
+def final_name(name: str) -> str:
+    """Return the name of a value measured by a validation outside an epoch.
+
+    >>> final_name("val/loss")
+    'final/loss'
+    """
+    return f"{FINAL}{name.removeprefix('val/')}"

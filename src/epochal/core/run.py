@@ -199,7 +199,12 @@ class Run:
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Take metrics: numbers, or tensors of one element, which stay tensors until somebody reads them."""
-        self.engine.log(metrics)
+        try:
+            self.engine.log(metrics)
+        except AttributeError:
+            if hasattr(metrics, "items"):
+                raise
+            raise ArgumentError(f'log takes a mapping, such as run.log({{"train/loss": 0.5}}), not {metrics!r}') from None
 
     def stop(self, reason: str) -> None:
         """Ask the training to end at the next safe point; requests are added up, never overwritten."""
