@@ -23,7 +23,7 @@ class Progress(Callback):
     """A bar in a terminal and in a notebook, one plain line per epoch elsewhere; at the end a summary.
 
     >>> from epochal.testing import simulate
-    >>> _ = simulate([Progress(summary=False)], [{"train/loss": 0.5, "val/loss": x} for x in (0.4, 0.3)])  # doctest: +ELLIPSIS
+    >>> _ = simulate([Progress(summary=False)], [{"train/loss": 0.5, "val/loss": x} for x in (0.4, 0.3)])
     epoch=1/2 step=1 seconds=... lr=0.1 train/loss=0.5 val/loss=0.4 best=1
     epoch=2/2 step=2 seconds=... lr=0.1 train/loss=0.5 val/loss=0.3 best=1
 

@@ -146,7 +146,7 @@ def as_text(summary: "Summary", *, ascii_only: bool = False) -> str:
 
     >>> from epochal.testing import simulate
     >>> run = simulate([], [{"val/loss": x} for x in (0.5, 0.25, 0.4)]).run
-    >>> print(as_text(run.past[-1]))  # doctest: +ELLIPSIS
+    >>> print(as_text(run.past[-1]))
     completed    after 3 epochs, 3 steps, ... s
     best         fitness -0.25 in epoch 2 (index 1)
     val/loss     █▁▅  0.5 -> 0.4, best 0.25 in epoch 2
