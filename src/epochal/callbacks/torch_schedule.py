@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from epochal.callbacks.schedules import Schedule
+from epochal.callbacks.schedule import Schedule
 from epochal.core.errors import ArgumentError
 
 
