@@ -289,6 +289,23 @@ def test_saves_are_whole_checkpoints_and_the_best_can_be_loaded_back(yolo, quick
     assert "epoch-0000" in run.past[-1].notes[-1]
 
 
+def test_early_stopping_leaves_the_best_weights_in_the_model(yolo, quick):
+    from epochal import EarlyStopping
+
+    model, averaged = yolo(), []
+    run = attach(model, EarlyStopping("val/score", patience=1, mode="max", restore_best=True))
+    scores = iter([1.0, 3.0, 2.0, 9.0])
+    run.add_callback("on_val_end", lambda run: run.log({"val/score": next(scores, 0.0)}))
+
+    @run.on("on_fit_epoch_end")
+    def keep(run):
+        averaged.append({name: value.clone() for name, value in run.trainer.ema.ema.state_dict().items()})
+
+    model.train(**quick(epochs=4, lr0=0.01))
+    assert (run.end_reason, len(averaged)) == ("stopped", 3)
+    assert same(weights(model), averaged[1])
+
+
 class Sink(Callback):
     replaces = frozenset({"mlflow", "tensorboard"})
     keep_native = False
