@@ -311,7 +311,9 @@ def test_conditions_are_asked_at_the_end_of_each_batch_validation_and_epoch(driv
 def test_each_check_is_seen_once(drive):
     ask = Ask()
     driver = drive(ask, fitness="val/acc").begin()
-    driver.epoch(0, batches=[{"train/loss": 2}, {"train/loss": 4}], mid={"val/acc": 1}, val={"val/acc": 3}, end={"x": 1})
+    driver.epoch(
+        0, batches=[{"train/loss": 2}, {"train/loss": 4}], mid={"val/acc": 1}, val={"val/acc": 3}, end={"x": 1}
+    )
     driver.epoch(1, val={"val/acc": 3})  # measured anew: a check, also with the same value
     driver.epoch(2, end={"x": 2})
     driver.epoch(3)

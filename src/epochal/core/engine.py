@@ -378,10 +378,9 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run's own state, to be saved beside the callbacks'."""
-        rule = self.fitness_rule
         return {
             **{name: getattr(self, name) for name in OWN_STATE},
-            "fitness": {"value": rule.value, "best": rule.best, "best_epoch": rule.best_epoch},
+            "fitness": self.fitness_rule.state_dict(),
             "history": [dict(row) for row in self.history],
             "rates": self.rates.state_dict(),
         }
@@ -390,8 +389,7 @@ class Engine:
         """Take back what ``state_dict`` gave."""
         for name in OWN_STATE:
             setattr(self, name, state[name])
-        for name, value in state["fitness"].items():
-            setattr(self.fitness_rule, name, value)
+        self.fitness_rule.load_state_dict(state["fitness"])
         self.history = [dict(row) for row in state["history"]]
         self.rates.load_state_dict(state["rates"])
         if self.rates.active:

@@ -1,23 +1,27 @@
 """The objective of a run: which number it is, and whether it is new."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, cast
 
 from epochal.core.errors import ArgumentError, MetricNotFound
 from epochal.core.metrics import At, Metrics
 
+Source = Literal["named", "logged", "native", "loss"]
+SOURCES: tuple[Source, ...] = ("named", "logged", "native", "loss")  # the first that was ever measured counts
 FitnessSpec = str | Callable[[Mapping[str, float]], float] | None
 
 
 class _Reads(Mapping[str, float]):
-    """The metrics, remembering which of them were read and whether one of those is fresh."""
+    """The metrics, remembering whether one that was read is fresh; ``validating``: measured by this validation."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
+    def __init__(self, metrics: Metrics, validating: bool) -> None:
+        self.metrics, self.validating = metrics, validating
         self.fresh = False
 
     def __getitem__(self, name: str) -> float:
         value = self.metrics[name]
-        self.fresh = self.fresh or self.metrics.entries[self.metrics.canonical(name)].fresh
+        entry = self.metrics.entries[self.metrics.canonical(name)]
+        self.fresh = self.fresh or (entry.fresh and (entry.validated or not self.validating))
         return value
 
     def __iter__(self) -> Iterator[str]:
@@ -45,6 +49,7 @@ class Fitness:
     def reset(self) -> None:
         """Forget what was measured: a new training begins."""
         self.native: float | None = None  # what the trainer says, set by its integration when it is fresh
+        self.source: Source | None = None
         self.value: float | None = None
         self.best: float | None = None
         self.best_epoch: int | None = None
@@ -52,19 +57,21 @@ class Fitness:
         self.validated = False  # this epoch's fitness comes from its validation
 
     def measure(self, metrics: Metrics, at: At, *, validating: bool) -> None:
-        """Take a newly measured fitness; what a validation measured, the epoch's end does not measure again."""
-        if self.validated and not validating:
-            return
-        found = self.fresh(metrics)
+        """Take a newly measured fitness; one from a source of less standing than before does not count."""
+        if self.validated and not validating and callable(self.spec):
+            return  # it read what the validation measured; the rest of what it reads is no second check
+        found = self.fresh(metrics, validating)
         if found is None:
             return
-        value, logged, tells_more = found
+        source, value = found
+        if source != self.source:
+            self.source, self.best, self.best_epoch = source, None, None
         self.value = self.new = value
         self.validated = validating
-        if not logged:
+        if source != "logged":
             metrics.log({"fitness": value}, at, validation=validating)
             entry = metrics.entries["fitness"]
-            entry.fresh, entry.in_epoch = False, tells_more
+            entry.fresh, entry.in_epoch = False, source != "loss"
         if value > self.best if self.best is not None else value == value:  # NaN is never best
             self.best, self.best_epoch = value, at.epoch
 
@@ -76,30 +83,48 @@ class Fitness:
         self.new = self.native = None
         return settled
 
-    def fresh(self, metrics: Metrics) -> tuple[float, bool, bool] | None:
-        """Return a newly measured fitness, whether it was logged as such, and whether it says more than ``val/loss``.
-
-        None when nothing new was measured.
-        """
+    def fresh(self, metrics: Metrics, validating: bool) -> tuple[Source, float] | None:
+        """Return a newly measured fitness and where it comes from, or None when nothing new was measured."""
         if self.spec is not None:
-            reads = _Reads(metrics)
-            value = self.evaluate(self.spec, reads)
-            return (value, False, True) if value is not None and reads.fresh else None
-        reads = _Reads(metrics)
-        value = self.evaluate("fitness", reads)
-        if value is not None and reads.fresh:
-            return value, True, True
-        if self.native is not None:
-            return self.native, False, True
-        reads = _Reads(metrics)
-        value = self.evaluate("-val/loss", reads)
-        return (value, False, False) if value is not None and reads.fresh else None
+            return self.read("named", self.spec, metrics, validating)
+        known = SOURCES.index(self.source or "loss")
+        found = self.read("logged", "fitness", metrics, validating)
+        if found is None and known >= SOURCES.index("native") and self.native is not None:
+            found = "native", self.native
+        if found is None and known >= SOURCES.index("loss"):
+            found = self.read("loss", "-val/loss", metrics, validating)
+        return found
 
-    def evaluate(self, spec: str | Callable[[Mapping[str, float]], float], reads: Mapping[str, float]) -> float | None:
-        """Return the value of one way to say the fitness, or None while what it needs was never measured."""
+    def read(
+        self, source: Source, spec: str | Callable[[Mapping[str, float]], float], metrics: Metrics, validating: bool
+    ) -> tuple[Source, float] | None:
+        """Return what one way to say the fitness gives, or None unless something it reads is new."""
+        reads = _Reads(metrics, validating)
         try:
             if callable(spec):
-                return float(spec(reads))
-            return -reads[spec[1:]] if spec.startswith("-") else reads[spec]
+                value = number(spec(reads))
+            else:
+                value = -reads[spec[1:]] if spec.startswith("-") else reads[spec]
         except MetricNotFound:
             return None
+        return (source, value) if reads.fresh else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured."""
+        return {"source": self.source, "value": self.value, "best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.source, self.value = state["source"], state["value"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+
+
+def number(value: object) -> float:
+    """Return what a user's function gave as a float; ArgumentError if it is none.
+
+    >>> number(1)
+    1.0
+    """
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise ArgumentError(f"the function given as fitness= returned {value!r}; it must return a number")
+    return float(cast("float", value))
