@@ -33,7 +33,8 @@ def of_stopping(label: str, callback: "Callback", run: "Run", summary: Summary) 
     """Tell whether it stopped the training."""
     stopped = f"{label}: " in (summary.stop_reason or "")
     did = f"stopped the training after epoch {summary.epochs}" if stopped else "watched, had no reason to stop"
-    return f"{did}; restored the best weights" if getattr(callback, "restore_best", False) else did
+    restored = getattr(callback, "restore_best", False) and summary.end_reason in ("completed", "stopped")
+    return f"{did}; restored the best weights" if restored else did
 
 
 def of_checkpoint(_label: str, callback: "Callback", run: "Run", _summary: Summary) -> str:

@@ -32,12 +32,23 @@ PLAN = Plan(
 def train(plan: Plan, folder: "Path", callbacks: "Sequence[Callback]", watch: "Callable[[Run], None]") -> None:
     """Train in a loop of one's own; ``watch`` is given the run before it begins."""
     import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a network gains nothing from more, and waits for them where others compute
+    try:
+        train_digits(plan, folder, callbacks, watch)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_digits(plan: Plan, folder: "Path", callbacks: "Sequence[Callback]", watch: "Callable[[Run], None]") -> None:
+    """Train the network: the loop that anybody would write."""
+    import torch
     from torch import nn
 
     from epochal.integrations.pytorch import Loop
 
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # so small a network gains nothing from more, and waits for them where others compute
     train_loader, val_loader = loaders(batch=32)
     net = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
