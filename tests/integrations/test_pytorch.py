@@ -211,8 +211,10 @@ def test_passive_callbacks_do_not_change_the_weights(tmp_path):
         assert torch.equal(weight, watched.state_dict()[name]), name
 
 
-def test_skipped_amp_steps_do_not_count(tmp_path):
-    net, opt = make()
+@pytest.mark.parametrize("fused", [False, True])
+def test_skipped_amp_steps_do_not_count(tmp_path, fused):
+    net, _ = make()
+    opt = torch.optim.AdamW(net.parameters(), lr=0.01, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     with Loop(model=net, optimizer=opt, scaler=scaler, dir=tmp_path) as run:
         for _ in run.epochs(1):

@@ -58,12 +58,18 @@ class OptimizerHooks:
     def after_step(self, *_: Any) -> None:
         """Say that a step was done, then give the schedule its own rates back."""
         try:
-            self.engine.stepped(counts=self.counts)
+            if not self.skipped():
+                self.engine.stepped(counts=self.counts)
         finally:
             if self.own:
                 for group, rate in zip(self.optimizer.param_groups, self.own, strict=True):
                     self.write(group, rate)
                 self.own = []
+
+    def skipped(self) -> bool:
+        """Say whether AMP's scaler left this step out inside a fused optimizer; it leaves the others' out itself."""
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        return found_inf is not None and bool(found_inf.item())
 
     def rates_in_place(self) -> list[Any]:
         """Return what the parameter groups hold."""
