@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from epochal import LearningRate, ReduceLROnPlateau
@@ -43,6 +43,7 @@ def our_rates(schedule, steps, total=None, lr=0.1):
     return [schedule.rates({"pg0": lr}, done, total)["pg0"] for done in range(steps + 1)]
 
 
+@settings(deadline=None)
 @given(length=st.integers(1, 50), low=st.floats(0, 0.05))
 def test_cosine_is_torchs(length, low):
     expected = torch_rates(lambda optimizer: schedulers.CosineAnnealingLR(optimizer, T_max=length, eta_min=low), length)
@@ -53,6 +54,7 @@ def test_cosine_stays_at_its_end():
     assert our_rates(Cosine(min_lr=0.01, length=3), 9)[3:] == [0.01] * 7
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 12), gamma=st.floats(0.05, 1.5))
 def test_step_is_torchs(size, gamma):
     expected = torch_rates(lambda optimizer: schedulers.StepLR(optimizer, size, gamma), 30)
@@ -64,12 +66,14 @@ def test_step_at_milestones_is_torchs():
     assert our_rates(Step([3, 4, 9], gamma=0.3), 12) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(length=st.integers(1, 40), start=st.floats(0.01, 1), end=st.floats(0, 1))
 def test_linear_is_torchs(length, start, end):
     expected = torch_rates(lambda optimizer: schedulers.LinearLR(optimizer, start, end, total_iters=length), length + 3)
     assert our_rates(Linear(start=start, end=end), length + 3, total=length) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(
     length=st.integers(4, 60),
     warmup=st.sampled_from([0.1, 0.3, 0.5, 0.75]),
@@ -89,6 +93,7 @@ def test_one_cycle_is_torchs(length, warmup, shape, div):
     assert schedule.rate(0.1, length + 5, length) == pytest.approx(expected[-1])
 
 
+@settings(deadline=None)
 @given(warmup=st.integers(1, 10), rest=st.integers(1, 30), start=st.floats(0.01, 0.9))
 def test_cosine_behind_a_warmup_is_torchs_sequence(warmup, rest, start):
     def make(optimizer):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal import EarlyStopping, Progress
@@ -77,9 +77,9 @@ def test_the_bar_is_drawn_on_a_terminal_and_taken_away(monkeypatch):
     assert sys.stdout is out
     text = out.getvalue()
     assert "━━━━━─────────────── 1/4" in text
-    assert "batches/s" in text
+    assert "it/s" in text
     assert "train/loss" in text
-    assert "fitness -0.5 *best*" in text
+    assert "fitness -0.5 *best*  train/loss 0.3333  val/loss 0.5  val/acc 0.2" in text
     assert "completed" in text
 
 
@@ -195,6 +195,7 @@ def test_bad_arguments_are_refused_at_construction(options):
 values = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))
 
 
+@settings(deadline=None)
 @given(st.lists(values, max_size=120), st.integers(2, 60), st.integers(1, 4))
 def test_any_curve_can_be_drawn(curve, width, height):
     lines = draw(curve, width=width, height=height)
@@ -205,6 +206,7 @@ def test_any_curve_can_be_drawn(curve, width, height):
         assert isinstance(Curve("val/loss", tuple(curve)).caption(), str)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True))
 def test_a_drawn_curve_rises_where_the_values_do(curve):
     (line,) = draw(curve, width=len(curve))

@@ -65,13 +65,14 @@ def rates_of_model(curve, lr, *, factor, patience, min_delta, cooldown, mode, mi
     return found
 
 
-@settings(deadline=None)  # the first case imports PyTorch
+@settings(deadline=None)
 @given(curve=st.lists(numbers, min_size=1, max_size=25), options=options)
 def test_it_cuts_where_torchs_own_class_does(curve, options):
     ours = rates(curve, lr=(0.1, 0.02), **options)
     assert ours == [pytest.approx(pair) for pair in rates_of_torch(curve, (0.1, 0.02), **options)]
 
 
+@settings(deadline=None)
 @given(
     curve=st.lists(st.one_of(numbers, st.none(), st.just(NAN), st.just(float("inf"))), min_size=1, max_size=25),
     options=options,
@@ -90,6 +91,7 @@ def test_it_repeats_what_keras_did():
         assert rates(curve, lr=case["lr0"], **case["opts"]) == pytest.approx(case["dec"]["lr"], rel=1e-4), case["id"]
 
 
+@settings(deadline=None)
 @given(
     curve=st.lists(st.sampled_from([1.0, NAN]), min_size=20, max_size=40),
     lr=st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=3),

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochal import (
@@ -45,6 +45,7 @@ def epochs_of_model(curve, patience, min_delta=0.0):
     return len(curve)
 
 
+@settings(deadline=None)
 @given(
     curve=st.lists(
         st.one_of(st.none(), st.sampled_from([1.0, 0.75, 0.5, 0.25, NAN, float("inf")])), min_size=1, max_size=20
@@ -166,7 +167,10 @@ def test_a_value_that_was_not_measured_again_is_no_check():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: EarlyStopping("val/loss", patience=0), "patience must be a whole number of at least 1, not 0"),
+        (
+            lambda: EarlyStopping("val/loss", patience=0),
+            "^EarlyStopping: patience must be a whole number of at least 1, not 0",
+        ),
         (lambda: EarlyStopping("val/loss", patience=1.5), "patience"),
         (lambda: EarlyStopping("val/loss", patience=3, min_delta=-0.1), "min_delta"),
         (lambda: EarlyStopping("val/loss", patience=3, mode="minimum"), 'mode must be "min" or "max"'),
@@ -177,9 +181,9 @@ def test_a_value_that_was_not_measured_again_is_no_check():
         (lambda: Stop(when=lambda now: True), "subclass of epochal.Condition"),
         (lambda: Stop(when=True), "combined with"),
         (lambda: Stop(when=Target("fitness", NAN)), "value must be a number, not nan"),
-        (lambda: TimeLimit(), "needs a time above 0"),
+        (lambda: TimeLimit(), "^TimeLimit needs a time above 0"),
         (lambda: TimeLimit(minutes=-1), "minutes"),
-        (lambda: TerminateOnNaN(""), "name of a metric"),
+        (lambda: TerminateOnNaN(""), "^TerminateOnNaN: metric must be the name of a metric"),
     ],
 )
 def test_bad_arguments_are_refused_at_construction(make, said):

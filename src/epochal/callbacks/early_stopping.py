@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
-from epochal.callbacks.stop import Stopping
+from epochal.callbacks.stop import Stopping, speaking_as
 from epochal.conditions.plateau import Plateau
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class EarlyStopping(Stopping):
         restore_best: bool = False,
         name: str | None = None,
     ) -> None:
-        self.plateau = Plateau(
-            metric, patience=patience, min_delta=min_delta, relative=relative, mode=mode, baseline=baseline
-        )
+        with speaking_as("EarlyStopping", "Plateau"):
+            self.plateau = Plateau(
+                metric, patience=patience, min_delta=min_delta, relative=relative, mode=mode, baseline=baseline
+            )
         super().__init__(self.plateau, name=name)
         self.restore_best = restore_best
 

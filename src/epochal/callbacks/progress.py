@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, final
 
-from epochal.callbacks.summary_view import duration
+from epochal.callbacks.summary_view import curves, duration
 from epochal.conditions.arguments import check_amount
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError
@@ -157,21 +157,22 @@ def bar(done: int, total: int | None) -> str:
 
 
 def status(run: "Run", speed: float, left: float | None) -> str:
-    """Return the line that changes: epoch, bar, speed, time left, rate, newest losses."""
-    parts = [f"{epoch_of(run)}  {bar(run.batch + 1, run.num_batches)}", f"{speed:.3g} batches/s"]
+    """Return the line that changes: epoch, bar, newest losses, speed, time left, rate."""
+    parts = [f"{epoch_of(run)}  {bar(run.batch + 1, run.num_batches)}"]
+    names = ["train/loss"] if "train/loss" in run.metrics else [n for n in run.metrics if n.startswith("train/")][:3]
+    parts.extend(f"{name} {run.metrics[name]:.4g}" for name in names)
+    parts.append(f"{speed:.3g} it/s")
     if left is not None:
         parts.append(f"{duration(left)} left")
     rates = list(run.lr.values())
     if rates:
         parts.append(f"lr {rates[0]:.3g}")
-    names = ["train/loss"] if "train/loss" in run.metrics else [n for n in run.metrics if n.startswith("train/")][:3]
-    parts.extend(f"{name} {run.metrics[name]:.4g}" for name in names)
     return "  ".join(parts)
 
 
 def epoch_values(run: "Run") -> Mapping[str, float]:
-    """Return what this epoch measured."""
-    return run.engine.history[-1]
+    """Return what this epoch measured, without the rates."""
+    return {name: value for name, value in run.engine.history[-1].items() if not name.startswith("lr/")}
 
 
 def is_best(run: "Run") -> bool:
@@ -192,13 +193,11 @@ def plain_line(run: "Run", seconds: float) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
 
-def readable_line(run: "Run", seconds: float, metrics: Sequence[str] | None = None) -> str:
-    """Return the epoch for a person: a star where the fitness is the best so far."""
-    row = epoch_values(run)
-    shown = (
-        [name for name in row if name != "fitness"] if metrics is None else [name for name in metrics if name in row]
-    )
-    values = [f"{name} {row[name]:.4g}" for name in shown]
+def readable_line(run: "Run", seconds: float) -> str:
+    """Return the epoch for a person, what says most first; marked where the fitness is the best so far."""
+    found = epoch_values(run)
+    first = [curve.name for curve in curves([found])]
+    values = [f"{name} {found[name]:.4g}" for name in dict.fromkeys((*first, *found)) if name != "fitness"]
     if run.fitness is not None:
         values.insert(0, f"fitness {run.fitness:.4g}{' *best*' * is_best(run)}")
     return "  ".join([epoch_of(run), duration(seconds), *values])

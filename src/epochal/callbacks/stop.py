@@ -1,8 +1,11 @@
 """Stop a training when a condition holds."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 from epochal.callbacks.policy import Policy
+from epochal.core.errors import ArgumentError
 
 if TYPE_CHECKING:
     from epochal.conditions.base import Condition
@@ -45,3 +48,18 @@ class Stop(Stopping):
 
     def __init__(self, when: "Condition", *, name: str | None = None) -> None:
         super().__init__(when, name=name)
+
+
+@contextmanager
+def speaking_as(owner: str, condition: str) -> Generator[None, None, None]:
+    """Let a condition's complaint about an argument name what the user wrote.
+
+    >>> with speaking_as("EarlyStopping", "Plateau"):
+    ...     raise ArgumentError("Plateau: patience must be a whole number of at least 1, not 0")
+    Traceback (most recent call last):
+    epochal.core.errors.ArgumentError: EarlyStopping: patience must be a whole number of at least 1, not 0
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        raise ArgumentError(str(error).replace(condition, owner, 1)) from None

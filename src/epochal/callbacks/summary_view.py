@@ -59,6 +59,7 @@ def curves(history: Sequence[Mapping[str, float]], limit: int = CURVES) -> list[
     total = [name for name in ("train/loss", "val/loss") if name in names]
     losses = total or [name for name in names if known_mode(name) == "min"][:2]
     highs = [name for name in names if name != "fitness" and known_mode(name) == "max"]
+    highs.sort(key=lambda name: not any(word in name.lower() for word in ("map", "acc")))  # they say most
     wanted = [*losses, *(["fitness"] if "fitness" in names else []), *highs][:limit]
     return [Curve(name, tuple(row.get(name) for row in history)) for name in wanted]
 
@@ -176,7 +177,7 @@ def render(summary: "Summary") -> "RenderableType":
     parts: list[RenderableType] = [grid]
     for curve in curves(summary.history):
         grid.add_row(Text(curve.name), Text(curve.caption(), style="dim"))
-        if sum(value is not None for value in curve.values) > 1:
+        if len({value for value in curve.values if value is not None}) > 1:
             grid.add_row("", Text("\n".join(draw(curve.values, height=HEIGHT)), style="cyan", no_wrap=True))
     if summary.costs:
         table = Table("callback", box=None, header_style="dim", padding=(0, 2, 0, 0))

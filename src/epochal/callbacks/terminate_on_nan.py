@@ -2,7 +2,7 @@
 
 from typing import final
 
-from epochal.callbacks.stop import Stopping
+from epochal.callbacks.stop import Stopping, speaking_as
 from epochal.conditions.level import NonFinite
 
 
@@ -20,7 +20,9 @@ class TerminateOnNaN(Stopping):
     """
 
     def __init__(self, metric: str = "train/loss", *, name: str | None = None) -> None:
-        super().__init__(NonFinite(metric), name=name)
+        with speaking_as("TerminateOnNaN", "NonFinite"):
+            when = NonFinite(metric)
+        super().__init__(when, name=name)
         self.metric = metric
 
     def __repr__(self) -> str:

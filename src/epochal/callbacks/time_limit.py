@@ -2,7 +2,7 @@
 
 from typing import final
 
-from epochal.callbacks.stop import Stopping
+from epochal.callbacks.stop import Stopping, speaking_as
 from epochal.conditions.schedule import Elapsed
 
 
@@ -25,7 +25,9 @@ class TimeLimit(Stopping):
         seconds: float | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(Elapsed(hours=hours, minutes=minutes, seconds=seconds), name=name)
+        with speaking_as("TimeLimit", "Elapsed"):
+            when = Elapsed(hours=hours, minutes=minutes, seconds=seconds)
+        super().__init__(when, name=name)
 
     def __repr__(self) -> str:
         return repr(self.when).replace("Elapsed", "TimeLimit", 1)
