@@ -1,14 +1,15 @@
 """The metrics of a run: logged unread, read once when somebody asks, and known by when they were measured."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 from epochal.core.errors import ArgumentError, MetricNotFound
+from epochal.core.row import Row
 from epochal.core.tensors import HostCopy, Scalar, is_remote, read, scalar
 
 FINAL = "final/"  # before the names of what a validation outside an epoch measures
-FOLD = 1024  # batch values kept as they are before they are read in one go and summed
+FOLD = 1024  # batch values of a device kept as they are before they are read in one go and summed
+FOLD_HOST = 32  # the same for values on the host: few enough that their memory stays in the cache
 
 
 class Measured(NamedTuple):
@@ -72,7 +73,7 @@ class Entry:
         self.fresh = False  # logged since it last settled
         self.in_epoch = False  # logged in the current epoch
         self.validated = False  # last logged inside a validation
-        self.arrivals: list[Scalar] | None = None  # values a condition watches: floats, or tensors of a device
+        self.arrivals: list[Scalar] | None = None  # values a condition watches
         self.on_way: list[HostCopy] = []
 
     @property
@@ -88,9 +89,10 @@ class Entry:
 
     def know(self, number: float) -> float:
         """Keep the newest value as the number that was read, so that nobody reads it again."""
-        for mean in (self.mean, self.val_mean):
-            if mean is not None and mean.waiting and mean.waiting[-1] is self.raw:
-                mean.waiting[-1] = number
+        mean, val_mean = self.mean, self.val_mean
+        for waiting in (mean and mean.waiting, val_mean and val_mean.waiting, self.arrivals):
+            if waiting and waiting[-1] is self.raw:
+                waiting[-1] = number
         self.raw = self.value = number
         return number
 
@@ -112,8 +114,10 @@ class Entry:
         for value in waiting:
             if type(value) is float:
                 numbers.append(value)
-            else:
+            elif is_remote(value):
                 self.on_way.append(HostCopy(value))
+            else:
+                numbers.append(self.number() if value is self.raw else float(value))
         if wait:
             numbers.extend(copy.number() for copy in self.on_way)
             self.on_way.clear()
@@ -196,11 +200,10 @@ class Metrics(Mapping[str, float]):
             if entry is None:
                 name = self.canonical(name)
                 entry = entries.get(name) or self.entry(name)
-            raw = value if type(value) is float else scalar(value, name)
-            if entry.arrivals is not None:
-                if type(raw) is not float and not is_remote(raw):
-                    raw = float(raw)  # it will be asked for at this batch's end: one read serves all
-                entry.arrivals.append(raw)
+            arrivals = entry.arrivals
+            raw = value if type(value) is float else scalar(value, name, now=arrivals is not None)
+            if arrivals is not None:
+                arrivals.append(raw)
             entry.raw = raw
             entry.value = None
             entry.where = at
@@ -210,8 +213,9 @@ class Metrics(Mapping[str, float]):
                 mean = entry.val_mean if validation else entry.mean
                 if mean is None:
                     mean = entry.begin_mean(validation)
-                mean.waiting.append(raw)
-                if len(mean.waiting) >= FOLD:
+                waiting = mean.waiting
+                waiting.append(raw)
+                if len(waiting) >= FOLD_HOST and (len(waiting) >= FOLD or not is_remote(raw)):
                     mean.fold()
 
     def begin_epoch(self) -> None:
@@ -229,7 +233,7 @@ class Metrics(Mapping[str, float]):
                 entry.where = at
 
     def end_validation(self, at: At, *, settles: bool) -> None:
-        """Give what was logged in a validation's batches its mean; ``settles``: the values are looked at by policies."""
+        """Give what was logged in a validation's batches its mean; ``settles``: policies look at it."""
         for entry in self.entries.values():
             if entry.val_mean is not None:
                 entry.raw = entry.value = entry.val_mean.take()
@@ -251,7 +255,7 @@ class Metrics(Mapping[str, float]):
 
     def history_row(self) -> Mapping[str, float]:
         """Return what the current epoch measured: a mean for what was logged in batches, else the last value."""
-        return MappingProxyType(self.epoch_values([entry for entry in self.entries.values() if entry.in_epoch]))
+        return Row(self.epoch_values([entry for entry in self.entries.values() if entry.in_epoch]))
 
     def epoch_values(self, entries: Sequence[Entry]) -> dict[str, float]:
         """Return the values of these metrics for the epoch, brought to the host in one go."""

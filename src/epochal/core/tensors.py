@@ -9,8 +9,10 @@ from epochal.core.errors import ArgumentError
 Scalar = Any  # float, int, bool, a NumPy scalar, or a tensor with one element
 
 
-def scalar(value: Any, name: str) -> Scalar:
+def scalar(value: Any, name: str, *, now: bool = False) -> Scalar:
     """Return what is kept of a logged value: a number as a float, a tensor detached and neither copied nor read.
+
+    ``now``: it is needed at once, so what does not have to be waited for is read, without detaching it first.
 
     >>> scalar(3, "n")
     3.0
@@ -19,6 +21,8 @@ def scalar(value: Any, name: str) -> Scalar:
     if detach is not None:
         if value.numel() != 1:
             raise ArgumentError(f"{name!r} was logged with a tensor of shape {tuple(value.shape)}; log one number")
+        if now and not is_remote(value):
+            return float(value.item())
         return detach()
     if isinstance(value, (int, float)):
         return float(value)
