@@ -13,6 +13,7 @@ from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
 from epochal.core.rates import Rates
 from epochal.core.requests import Requests
+from epochal.core.row import Row
 from epochal.core.tensors import scalar
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from epochal.core.run import Run
 
 logger = logging.getLogger("epochal")
-
 
 SCOPE_ENDS = {  # what is open -> the event that closes it
     "train": "on_train_end",
@@ -31,7 +31,6 @@ SCOPE_ENDS = {  # what is open -> the event that closes it
     "validation": "on_val_end",
     "val_batch": "on_val_batch_end",
 }
-
 
 OWN_STATE = ("epoch", "next_epoch", "step", "batches", "longest_group")
 
@@ -71,7 +70,7 @@ class Engine:
         self.metrics = Metrics(self.aliases)
         self.requests = Requests()
         self.rates = Rates()
-        self.history: list[Mapping[str, float]] = []
+        self.history: list[Mapping[str, float]] = []  # frozen rows
         self.params: dict[str, Any] = {}
         self.sinks: tuple[Callable[[Record], None], ...] = ()
         self.notes: list[str] = []  # what the summary at the end must say
@@ -111,7 +110,10 @@ class Engine:
             values = {final_name(metrics.canonical(name)): value for name, value in values.items()}
         metrics.log(values, at, batch=in_batch and (in_epoch or validating), validation=validating)
         if self.sinks:
-            kept = {name: metrics.entries[name].raw for name in map(metrics.canonical, values)}
+            known = metrics.entries
+            kept = {name: known[name].raw for name in values if name in known}
+            if len(kept) < len(values):  # some came under the trainer's own names
+                kept = {name: known[name].raw for name in map(metrics.canonical, values)}
             self.publish("metrics", kept, At(*at))
 
     def add_sink(self, sink: Callable[[Record], None]) -> None:
@@ -120,7 +122,7 @@ class Engine:
 
     def publish(self, kind: str, values: Mapping[str, Any], at: At | None = None) -> None:
         """Hand something to every logger; they read it off this thread."""
-        record = Record(kind, dict(values), at or At(self.epoch, None, self.step), time.time())
+        record = Record(kind, values, at or At(self.epoch, None, self.step), time.time())
         for sink in self.sinks:
             sink(record)
 
@@ -209,6 +211,7 @@ class Engine:
         self.in_training = True
         self.scopes.append("train")
         self.started = time.monotonic()
+        self.run.roster.tell_differences()
         self.fire("on_train_start")
 
     def epoch_start(self, epoch: int, num_batches: int | None = None) -> None:
@@ -390,7 +393,7 @@ class Engine:
         for name in OWN_STATE:
             setattr(self, name, state[name])
         self.fitness_rule.load_state_dict(state["fitness"])
-        self.history = [dict(row) for row in state["history"]]
+        self.history = [Row(row) for row in state["history"]]
         self.rates.load_state_dict(state["rates"])
         if self.rates.active:
             self.take_over_rates()

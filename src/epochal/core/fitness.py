@@ -101,10 +101,7 @@ class Fitness:
         """Return what one way to say the fitness gives, or None unless something it reads is new."""
         reads = _Reads(metrics, validating)
         try:
-            if callable(spec):
-                value = number(spec(reads))
-            else:
-                value = -reads[spec[1:]] if spec.startswith("-") else reads[spec]
+            value = number(spec(reads)) if callable(spec) else read_signed(spec, reads)
         except MetricNotFound:
             return None
         return (source, value) if reads.fresh else None
@@ -128,3 +125,12 @@ def number(value: object) -> float:
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise ArgumentError(f"the function given as fitness= returned {value!r}; it must return a number")
     return float(cast("float", value))
+
+
+def read_signed(name: str, metrics: Mapping[str, float]) -> float:
+    """Return a metric, or minus it where its name begins with a minus.
+
+    >>> read_signed("-val/loss", {"val/loss": 2.0})
+    -2.0
+    """
+    return -metrics[name[1:]] if name.startswith("-") else metrics[name]

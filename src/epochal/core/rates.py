@@ -30,7 +30,7 @@ class Rates:
 
     def __init__(self) -> None:
         self.scheduled: dict[str, float] = {}
-        self.overrides: dict[str, float] = {}
+        self.overrides: dict[str, float | None] = {}  # None: given back to the schedule, whatever all others are
         self.factors: dict[str, float] = {}
         self.factor_of_all = 1.0
         self.override_of_all: float | None = None
@@ -50,8 +50,6 @@ class Rates:
         if group is None:
             self.overrides.clear()
             self.override_of_all = value
-        elif value is None:
-            self.overrides.pop(group, None)
         else:
             self.overrides[group] = value
         self.active = True
@@ -61,7 +59,7 @@ class Rates:
         if group is None:
             self.factor_of_all *= factor
             self.factors = {name: value * factor for name, value in self.factors.items()}
-            self.overrides = {name: value * factor for name, value in self.overrides.items()}
+            self.overrides = {name: value and value * factor for name, value in self.overrides.items()}
             if self.override_of_all is not None:
                 self.override_of_all *= factor
         else:

@@ -1,7 +1,7 @@
 """The callbacks of a run: their names, their calls, and their states from one training to the next."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.core.callback import Callback, given_name
@@ -30,6 +30,7 @@ class Roster:
         self.callbacks: dict[str, Callback] = {}
         self.undeclared: list[tuple[Callback, str]] = []  # on_... methods whose event may still be declared
         self.serving: list[int] = []
+        self.saved: Mapping[str, Any] | None = None  # the states of the checkpoint that this training goes on from
 
     def label(self, callback: Callback) -> str:
         """Return the name under which this run knows a callback."""
@@ -114,21 +115,26 @@ class Roster:
                 raise UnknownEvent(method, self.dispatcher.events())
             self.listen(callback, method)
         self.undeclared.clear()
+        self.saved = saved
+        self.join(())
+
+    def join(self, known: Collection[str]) -> None:
+        """Claim the callbacks whose names are not among the known, and give them their state."""
         self.claim_all()
         for label, callback in self.callbacks.items():
-            first = vars(callback)[FIRST_STATE]
-            state = first if saved is None else saved.get(label, first)
-            callback.load_state_dict(copied(state))
-        if saved is not None:
-            self.tell_differences(saved)
+            if label not in known:
+                callback.load_state_dict(copied((self.saved or {}).get(label, vars(callback)[FIRST_STATE])))
 
-    def tell_differences(self, saved: Mapping[str, Any]) -> None:
-        """Say which callbacks the checkpoint does not know, and the reverse."""
+    def tell_differences(self) -> None:
+        """Say, when the training starts, which callbacks the checkpoint does not know, and the reverse."""
+        saved = self.saved
+        if saved is None:
+            return
         for label in self.callbacks:
             if label not in saved:
                 logger.warning("resume: %s was not there when the checkpoint was written; it begins anew.", label)
         for label in saved:
-            if label not in self.callbacks and saved[label]:
+            if label not in self.callbacks:
                 logger.warning(
                     "resume: the checkpoint has a state for %s, which is not there now; it is left out.", label
                 )
@@ -157,6 +163,7 @@ class Roster:
         for key in self.serving:
             _serving.pop(key, None)
         self.serving.clear()
+        self.saved = None
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return every callback's state by its name."""

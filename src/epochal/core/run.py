@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from epochal.core.callback import Callback
@@ -118,7 +117,7 @@ class Run:
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
         """One frozen mapping per finished epoch, with only what that epoch measured."""
-        return tuple(MappingProxyType(dict(row)) for row in self.engine.history)
+        return tuple(self.engine.history)
 
     @property
     def fitness(self) -> float | None:
@@ -204,7 +203,8 @@ class Run:
         except AttributeError:
             if hasattr(metrics, "items"):
                 raise
-            raise ArgumentError(f'log takes a mapping, such as run.log({{"train/loss": 0.5}}), not {metrics!r}') from None
+            example = 'run.log({"train/loss": 0.5})'
+            raise ArgumentError(f"log takes a mapping, such as {example}, not {metrics!r}") from None
 
     def stop(self, reason: str) -> None:
         """Ask the training to end at the next safe point; requests are added up, never overwritten."""
@@ -226,7 +226,7 @@ class Run:
         """Take hyper-parameters."""
         self.engine.params.update(params)
         if self.engine.sinks:
-            self.engine.publish("params", params)
+            self.engine.publish("params", dict(params))
 
     def log_image(self, name: str, image: Any) -> None:
         """Take an image: an array (height x width, or height x width x channels) or the path of a file."""
@@ -260,9 +260,10 @@ class Run:
                 "a callback object cannot be added while a training runs: its state has to stand before on_train_start;"
                 " add it before, or use run.add_callback(event, fn) now"
             )
+        known = tuple(self.roster.callbacks)
         self.roster.add(callback)
         if self.engine.active:
-            self.roster.claim_all()
+            self.roster.join(known)
 
     def detach(self) -> None:
         """Undo attach: the trainer is as it was before."""
