@@ -149,3 +149,29 @@ def test_two_trainings_one_after_the_other_do_not_mix():
 def test_a_wrong_flush_limit_is_refused():
     with pytest.raises(ValueError, match="flush_limit=-1"):
         CSVLogger(flush_limit=-1)
+
+
+def test_batch_values_that_a_logger_does_not_want_never_reach_its_queue():
+    class EveryThird(Keep):
+        def batches(self):
+            return 3
+
+    keep = EveryThird()
+    simulate([keep, Log("on_train_batch_end", lambda run: run.log({"train/x": float(run.step)}))], [{"y": 1.0}], batches=7)
+    assert [row["train/x"] for row in keep.rows("metrics") if "train/x" in row] == [3.0, 6.0]
+    assert keep.rows("epoch")[0]["train/x"] == 4.0, "the mean is over all batches"
+
+
+def test_a_validation_outside_the_epochs_is_one_final_record():
+    def validate(run):
+        run.engine.val_start(2)
+        for batch in range(2):
+            run.engine.val_batch_start(batch)
+            run.log({"val/iou": float(batch)})
+            run.engine.val_batch_end()
+        run.engine.val_end()
+
+    keep = Keep()
+    simulate([Log("on_train_end", validate), keep], [{"x": 1.0}])
+    assert keep.rows("final") == [{"final/iou": 0.5}]
+    assert all("final/iou" not in row for row in keep.rows("metrics"))

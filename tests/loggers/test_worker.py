@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal.core.engine import Record
+from epochal.core.host import Record
 from epochal.core.metrics import At
 from epochal.loggers.base import told
 from epochal.loggers.worker import Limits, Worker

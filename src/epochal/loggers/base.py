@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epochal.core.callback import Callback
-from epochal.core.engine import Record
 from epochal.core.errors import ArgumentError
+from epochal.core.host import Record
 from epochal.core.metrics import At
 from epochal.loggers.worker import Limits, Outcome, Worker, Writer
 
@@ -98,6 +98,10 @@ class Logger(Callback):
         """Say whether ``open`` wants the run's folder made."""
         return True
 
+    def batches(self) -> int | None:
+        """Return of which optimizer steps the batch values are wanted: 1 for all, n for each n-th, None for none."""
+        return 1
+
     def is_passing(self, error: Exception) -> bool:
         """Say whether an error may pass (a full disk, a server that is down), so that writing is tried again."""
         return isinstance(error, OSError)
@@ -148,10 +152,11 @@ class Session:
     def __init__(self, owner: Logger, run: "Run", *, resumed: bool) -> None:
         self.owner, self.run, self.resumed = owner, run, resumed
         self.engine = run.engine
+        self.every = owner.batches()
         self.worker: Worker | None = None
         self.pending: Record | None = None
         self.row: tuple[int, Mapping[str, float]] = (0, {})  # the length of the history with this epoch, and its row
-        self.finals: dict[str, Any] = {}
+        self.finals: dict[str, None] = {}  # the names, in order
 
     def start(self) -> None:
         """Start the worker and listen to what is logged."""
@@ -171,12 +176,15 @@ class Session:
         engine, worker = self.engine, self.worker
         if worker is None:
             return
-        if record.kind == "metrics" and engine.in_validation:
-            if not engine.in_epoch:
-                self.finals.update(record.values)
+        if record.kind == "metrics":
+            if engine.in_validation:
+                if not engine.in_epoch:
+                    self.finals.update(dict.fromkeys(record.values))
+                    return
+                if engine.in_val_batch:
+                    return  # its mean comes with the epoch
+            elif record.at.batch is not None and (self.every is None or record.at.step % self.every):
                 return
-            if engine.in_val_batch:
-                return  # its mean comes with the epoch
         elif record.kind == "image":
             record = record._replace(values={name: copied(image) for name, image in record.values.items()})
         worker.put(record)
@@ -212,7 +220,8 @@ class Session:
         if worker is None:
             return
         if self.finals:
-            worker.put(Record("final", self.finals, At(self.engine.epoch, None, self.engine.step), time.time()))
+            values = {name: self.engine.metrics.measured(name).value for name in self.finals}
+            worker.put(Record("final", values, At(self.engine.epoch, None, self.engine.step), time.time()))
         limit = self.owner.flush_limit
         said = told(worker.name, worker.close(end_reason, limit=limit), limit)
         if said is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from epochal.core.engine import Record
+from epochal.core.host import Record
 from epochal.loggers.base import About, Logger, plain
 from epochal.loggers.files import LogFile, keep_lines, set_aside
 
@@ -42,6 +42,10 @@ class CSVLogger(Logger):
     def needs_folder(self) -> bool:
         """Say whether the run's folder is wanted: not when the path is given."""
         return self.path is None
+
+    def batches(self) -> int | None:
+        """Return None: values of batches are not wanted."""
+        return None
 
     def open(self, about: About) -> "CSVWriter":
         """Take up the file of the training that is resumed, or begin a new one."""

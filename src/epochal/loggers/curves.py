@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from epochal.core.engine import Record
+from epochal.core.host import Record
 
 
 class Points(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from epochal.core.engine import Record
 from epochal.core.errors import ArgumentError
+from epochal.core.host import Record
 from epochal.loggers.base import About, Logger, plain
 from epochal.loggers.files import LogFile, joined, keep_lines, set_aside
 
@@ -47,6 +47,10 @@ class JSONLogger(Logger):
         """Say whether the run's folder is wanted: not when the path is given."""
         return self.path is None
 
+    def batches(self) -> int | None:
+        """Return of which steps the values are wanted."""
+        return self.every
+
     def open(self, about: About) -> "JSONWriter":
         """Take up the file of the training that is resumed, without what is repeated, or begin a new one."""
         path = about.place(self.path, "metrics.jsonl", "JSONLogger")
@@ -54,14 +58,14 @@ class JSONLogger(Logger):
             keep_lines(path, lambda line: stays(line, about))
         else:
             set_aside(path)
-        return JSONWriter(path, self.every)
+        return JSONWriter(path)
 
 
 class JSONWriter:
     """The file, and the step whose values are not complete yet."""
 
-    def __init__(self, path: Path, every: int | None) -> None:
-        self.file, self.every = LogFile(path), every
+    def __init__(self, path: Path) -> None:
+        self.file = LogFile(path)
         self.last = -1
         self.batch: Record | None = None
 
@@ -71,7 +75,7 @@ class JSONWriter:
         batch, last = self.batch, self.last
         for record in records:
             if record.kind == "metrics":
-                if self.wants(record):
+                if record.at.batch is not None:
                     batch = merged(batch, record, lines)
                 continue
             batch = merged(batch, None, lines)
@@ -84,10 +88,6 @@ class JSONWriter:
         if lines:
             self.file.append(joined(lines))
         self.batch, self.last = batch, last
-
-    def wants(self, record: Record) -> bool:
-        """Say whether these values are of a step that is written."""
-        return self.every is not None and record.at.batch is not None and record.at.step % self.every == 0
 
     def forget(self, epoch: int) -> None:
         """Drop the lines of epochs that are repeated."""

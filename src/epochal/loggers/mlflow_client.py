@@ -77,8 +77,8 @@ def store_folder(run_dir: Path) -> Path:
 
     It is the nearest folder called ``runs`` above the run's, else the folder that the run's own lies in.
 
-    >>> store_folder(Path("/home/me/runs/detect/train-2/epochal")).as_posix()
-    '/home/me/runs'
+    >>> store_folder(Path("/data/runs/detect/train-2/epochal")).as_posix()
+    '/data/runs'
     >>> store_folder(Path("/data/out/digits")).as_posix(), store_folder(Path("/data/yolo/train/epochal")).as_posix()
     ('/data/out', '/data/yolo')
     """

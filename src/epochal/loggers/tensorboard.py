@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from epochal.core.engine import Record
 from epochal.core.errors import MissingExtra
+from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
 from epochal.loggers.files import LogFile

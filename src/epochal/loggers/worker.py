@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from epochal.core.engine import Record
+from epochal.core.host import Record
 from epochal.core.tensors import read
 
 logger = logging.getLogger("epochal")
@@ -82,7 +82,8 @@ class Worker:
         self.buffer: list[Record] = []
         self.held: list[Record] = []  # taken from the buffer, being written
         self.writer: Writer | None = None
-        self.closing = threading.Event()
+        self.wake = threading.Event()  # set when much waits, and to close
+        self.closing = False
         self.end_reason = "completed"
         self.abandoned = self.finished = False
         self.written = self.lost = self.thinned = self.failures = self.images = 0
@@ -106,8 +107,11 @@ class Worker:
                     return
                 self.images += 1
             self.buffer.append(record)
-            if len(self.buffer) > self.limits.records:
+            waiting = len(self.buffer)
+            if waiting > self.limits.records:
                 self.thin()
+            elif waiting == self.limits.records // 4 and not self.failures:
+                self.wake.set()
 
     def thin(self) -> None:
         """Leave out every second batch value, evenly; if that is not enough, the oldest half of everything."""
@@ -126,7 +130,8 @@ class Worker:
     def close(self, end_reason: str, *, limit: float) -> Outcome:
         """Write what waits and end, within ``limit`` seconds; then give up and say what was not written."""
         self.end_reason = end_reason
-        self.closing.set()
+        self.closing = True
+        self.wake.set()
         try:
             if self.thread is not None:
                 self.thread.join(limit)
@@ -142,7 +147,12 @@ class Worker:
         """Write until closed; then write the rest and finish."""
         tries = LAST_ATTEMPTS
         while not self.abandoned and tries:
-            closing = self.closing.wait(self.pause)
+            self.wake.wait(self.pause)
+            closing = self.closing
+            if not closing:
+                self.wake.clear()
+                if self.closing:  # since we looked
+                    self.wake.set()
             if self.turn():
                 self.pause = self.limits.pause
                 if closing and not self.buffer:
