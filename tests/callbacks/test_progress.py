@@ -147,9 +147,12 @@ def test_the_loss_is_not_read_in_every_batch():
         def on_train_batch_end(self, run):
             self.reads = Tensor.reads
 
-    seen = Seen()
-    simulate([Logs(), Progress(live=True, per_second=1e-6), seen], [{}], batches=50)
-    assert seen.reads <= 1  # when the bar was drawn first
+    def reads(*progress):
+        seen, Tensor.reads = Seen(), 0
+        simulate([Logs(), *progress, seen], [{}], batches=50)
+        return seen.reads
+
+    assert reads(Progress(live=True, per_second=1e-6)) <= reads() + 1  # when the bar was drawn first
 
 
 def test_a_closed_terminal_does_not_end_the_training(monkeypatch, caplog):
@@ -207,7 +210,7 @@ def test_any_curve_can_be_drawn(curve, width, height):
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40, unique=True))
+@given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=2, max_size=40, unique=True))
 def test_a_drawn_curve_rises_where_the_values_do(curve):
     (line,) = draw(curve, width=len(curve))
     levels = [BLOCKS.index(one) for one in line]

@@ -193,11 +193,12 @@ def plain_line(run: "Run", seconds: float) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
 
-def readable_line(run: "Run", seconds: float) -> str:
+def readable_line(run: "Run", seconds: float, metrics: Sequence[str] | None = None) -> str:
     """Return the epoch for a person, what says most first; marked where the fitness is the best so far."""
     found = epoch_values(run)
-    first = [curve.name for curve in curves([found])]
-    values = [f"{name} {found[name]:.4g}" for name in dict.fromkeys((*first, *found)) if name != "fitness"]
+    if metrics is None:
+        metrics = [name for name in (*(curve.name for curve in curves([found])), *found) if name != "fitness"]
+    values = [f"{name} {found[name]:.4g}" for name in dict.fromkeys(metrics) if name in found]
     if run.fitness is not None:
         values.insert(0, f"fitness {run.fitness:.4g}{' *best*' * is_best(run)}")
     return "  ".join([epoch_of(run), duration(seconds), *values])

@@ -73,14 +73,14 @@ def draw(values: Sequence[float | None], *, width: int = WIDTH, height: int = 1,
     shown = thinned(values, width)
     finite = [value for value in shown if value is not None and isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
-    steps = height * (len(levels) - 1)
+    spread = high / 2 - low / 2  # halves, since the whole may be beyond the largest float
+    top = len(levels) - 1
     filled: list[int] = []
     for value in shown:
         if value is None or not isfinite(value):
             filled.append(0)
         else:
-            filled.append(1 + round((value / 2 - low / 2) / (high / 2 - low / 2) * (steps - 1)) if high > low else 1)
-    top = len(levels) - 1
+            filled.append(1 + round((value / 2 - low / 2) / spread * (height * top - 1)) if spread > 0 else 1)
     return ["".join(levels[min(max(one - row * top, 0), top)] for one in filled) for row in reversed(range(height))]
 
 
