@@ -87,7 +87,7 @@ def checkpoints(
         damaged |= {one.path.name: str(verdict) for one in listing.saved if not (verdict := one.verify())}
     if not (listing.saved or damaged):
         raise CheckpointError(f"{folder} holds no committed checkpoint")
-    _console().print(_checkpoint_table(listing.saved, damaged, verify))
+    _print_checkpoints(listing.saved, damaged, verify)
     if damaged:
         told = "\n".join(f"  {name}: {why}" for name, why in damaged.items())
         raise CheckpointError(f"{len(damaged)} of {folder} cannot be used\n{told}")
@@ -140,21 +140,25 @@ def _run_folder(run: Path) -> Path:
     raise CheckpointError(f"there is no run {run}: neither a folder here nor a name{hint}")
 
 
-def _checkpoint_table(saved: "list[SavedCheckpoint]", damaged: dict[str, str], verify: bool) -> "Table":
-    table = _table("checkpoint", "epoch", "step", "why", "fitness", "metrics", "size", "state")
+def _print_checkpoints(saved: "list[SavedCheckpoint]", damaged: dict[str, str], verify: bool) -> None:
+    """Print two lines for each: which, how good, how large; and under it why it was saved, with which metrics."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 3))
     for one in saved:
         manifest = one.manifest
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items()))
-        fitness = "-" if manifest.fitness is None else f"{manifest.fitness:.4g}"
+        fitness = "" if manifest.fitness is None else f"fitness {manifest.fitness:.4g}"
         state = "[red]damaged[/]" if one.path.name in damaged else "[green]verified[/]" if verify else "committed"
-        size = f"{manifest.size / 1e6:.2f} MB"
-        # Epochs are told from 1, as progress does; the folder's name counts from 0, as the run does.
-        table.add_row(
-            manifest.name, str(manifest.epoch + 1), str(manifest.step), manifest.reason, fitness, metrics, size, state
-        )
-    for name in damaged.keys() - {one.path.name for one in saved}:
-        table.add_row(name, "", "", "", "", "", "", "[red]damaged[/]")
-    return table
+        kind = "" if manifest.resume_point else "not to resume from"
+        table.add_row(f"[bold]{manifest.name}[/]", fitness, f"{manifest.size / 1e6:.2f} MB", state, kind)
+    for name in sorted(damaged.keys() - {one.path.name for one in saved}):
+        table.add_row(f"[bold]{name}[/]", "", "", "[red]damaged[/]", "")
+    console = _console()
+    console.print(table)
+    for one in saved:
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(one.manifest.metrics.items()))
+        console.print(f"\n[bold]{one.manifest.name}[/]: {one.manifest.reason or 'asked for'}", highlight=False)
+        console.print(f"  {metrics or 'no metrics'}", style="dim", highlight=False)
 
 
 if __name__ == "__main__":
