@@ -58,5 +58,10 @@ def mark(axes: Any, lines: Mapping[str, Sequence[tuple[float, float]]], epoch: i
     axes.axvline(epoch, color=MARK, linewidth=1, linestyle=":")
     if any((x, y) == (epoch, value) for points in lines.values() for x, y in points):
         axes.plot([epoch], [value], color=MARK, marker="*", markersize=13, linestyle="none")
-        said = f"best {metric} {value:.3f}, epoch {epoch}"
-        axes.text(0.97, 0.04, said, color=MARK, fontsize=9, transform=axes.transAxes, horizontalalignment="right")
+        left, right = axes.get_xlim()
+        late = epoch > (left + right) / 2  # the words stand on the side where there is room
+        axes.annotate(
+            f"best {metric} {value:.3f}, epoch {epoch}", (epoch, 0.04), color=MARK, fontsize=9,
+            xycoords=axes.get_xaxis_transform(), xytext=(-6 if late else 6, 0), textcoords="offset points",
+            horizontalalignment="right" if late else "left",
+        )  # fmt: skip

@@ -52,7 +52,7 @@ def callbacks(plan: Plan) -> "list[Callback]":
     from epochal.loggers.tensorboard import TensorBoardLogger
 
     live = True if sys.stdout.isatty() else None  # also for Ultralytics, whose own bar the demo keeps quiet
-    shown = list(dict.fromkeys(metric for lines in reversed(plan.curves.values()) for metric in lines.values()))
+    shown = list(dict.fromkeys(metric for lines in [*plan.curves.values()][::-1] for metric in lines.values()))
     return [
         EarlyStopping(plan.watched, patience=plan.patience, min_delta=plan.min_delta, restore_best=True),
         Checkpoint(when=Best(plan.watched) | Every(epochs=1), keep_last=1, keep_best=1, name="Checkpoint(best, last)"),
