@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from epochal.core.errors import ArgumentError, MetricNotFound
 from epochal.core.row import Row
-from epochal.core.tensors import HostCopy, Scalar, is_remote, read, scalar
+from epochal.core.tensors import HostCopy, Scalar, is_local, is_remote, read, scalar
 
 FINAL = "final/"  # before the names of what a validation outside an epoch measures
 FOLD = 1024  # batch values of a device kept as they are before they are read in one go and summed
-FOLD_HOST = 32  # the same for values on the host: few enough that their memory stays in the cache
+FOLD_HOST = 32  # the same for values known to be on the host: few enough that their memory stays in the cache
 
 
 class Measured(NamedTuple):
@@ -215,7 +215,7 @@ class Metrics(Mapping[str, float]):
                     mean = entry.begin_mean(validation)
                 waiting = mean.waiting
                 waiting.append(raw)
-                if len(waiting) >= FOLD_HOST and (len(waiting) >= FOLD or not is_remote(raw)):
+                if len(waiting) >= FOLD_HOST and (len(waiting) >= FOLD or is_local(raw)):
                     mean.fold()
 
     def begin_epoch(self) -> None:

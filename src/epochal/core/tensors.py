@@ -44,6 +44,15 @@ def is_remote(value: Scalar) -> bool:
     return device is not None and getattr(device, "type", "cpu") != "cpu"
 
 
+def is_local(value: Scalar) -> bool:
+    """Say whether the value is known to be on the host already.
+
+    >>> is_local(0.5)
+    True
+    """
+    return type(value) is float or getattr(value, "is_cpu", False)
+
+
 def read(values: Sequence[Scalar]) -> list[float]:
     """Return the values as floats; tensors of one device are brought to the host in one copy.
 
