@@ -5,9 +5,10 @@ state) is made as small as it lets us; what its loop does around the delivery is
 """
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 Deliver = Callable[[int], object]
@@ -63,6 +64,10 @@ def ultralytics(n: int) -> Deliver:
 
 def torchtnt(n: int) -> Deliver:
     """``CallbackHandler.on_train_step_end``."""
+    try:
+        import pkg_resources  # noqa: F401
+    except ModuleNotFoundError:  # setuptools 81 dropped it; torchtnt imports it for a call that is not made here
+        sys.modules["pkg_resources"] = ModuleType("pkg_resources")
     from torchtnt.framework._callback_handler import CallbackHandler
     from torchtnt.framework.callback import Callback
 
@@ -134,7 +139,7 @@ def ignite(n: int) -> Deliver:
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: None)
 
     def deliver(rounds: int) -> None:
-        fire, event = engine._fire_event, Events.ITERATION_COMPLETED  # noqa: SLF001
+        fire, event = engine._fire_event, Events.ITERATION_COMPLETED
         for _ in range(rounds):
             fire(event)
 
@@ -163,7 +168,10 @@ def made(name: str, n: int) -> Deliver | str:
         return f"{type(error).__name__}: {error}"
 
 
-VERSION_OF = SimpleNamespace(
-    **{"torchtnt": "torchtnt", "Ultralytics": "ultralytics", "Ignite": "pytorch-ignite", "Lightning": "lightning"},
-    **{"Hugging Face": "transformers"},
-)
+DISTRIBUTIONS = {  # shown name -> the name under which it is installed
+    "torchtnt": "torchtnt",
+    "Ultralytics": "ultralytics",
+    "Hugging Face": "transformers",
+    "Ignite": "pytorch-ignite",
+    "Lightning": "lightning",
+}

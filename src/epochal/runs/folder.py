@@ -1,9 +1,7 @@
 """Where a run keeps its files: a folder with a name of its own, made when the first file is written."""
 
-import json
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from epochal.core.errors import ArgumentError, CheckpointError
@@ -32,16 +30,22 @@ class RunFolder:
     """
 
     def __init__(self, parent: str | os.PathLike[str] = "runs", name: str | None = None, *, fresh: bool = True) -> None:
-        if name is not None and (not name or Path(name).name != name):
+        if name is not None and (not name or name == ".." or Path(name).name != name):
             raise ArgumentError(f"name={name!r} must be one folder's name, without a path; the path goes into dir=")
         self.parent = Path(parent).absolute()
         self.base = name or default_name()
         self.path = self.parent / self.base
         self.made = False
-        number = 1
-        while fresh and is_taken(self.path):
+        if fresh:
+            self.choose()
+
+    def choose(self) -> bool:
+        """Go on to the next free name if this one is taken by now, and say whether that was so."""
+        before, number = self.path, 1
+        while is_taken(self.path):
             number += 1
             self.path = self.parent / f"{self.base}-{number}"
+        return self.path != before
 
     @property
     def name(self) -> str:
@@ -52,6 +56,9 @@ class RunFolder:
         """Make the folder and its mark, if they are not there, and return it; CheckpointError where it cannot be."""
         if self.made:
             return self.path
+        import json
+        from datetime import UTC, datetime
+
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             mark = self.path / MARK
@@ -77,6 +84,8 @@ class RunFolder:
 
 def runs_named(parent: Path, name: str) -> list[Path]:
     """Return the folders of runs that were given this name, oldest first."""
+    import json
+
     found: list[tuple[str, Path]] = []
     for mark in Path(parent).glob(f"*/{MARK}"):
         try:
