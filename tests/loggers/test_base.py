@@ -157,7 +157,9 @@ def test_batch_values_that_a_logger_does_not_want_never_reach_its_queue():
             return 3
 
     keep = EveryThird()
-    simulate([keep, Log("on_train_batch_end", lambda run: run.log({"train/x": float(run.step)}))], [{"y": 1.0}], batches=7)
+    simulate(
+        [keep, Log("on_train_batch_end", lambda run: run.log({"train/x": float(run.step)}))], [{"y": 1.0}], batches=7
+    )
     assert [row["train/x"] for row in keep.rows("metrics") if "train/x" in row] == [3.0, 6.0]
     assert keep.rows("epoch")[0]["train/x"] == 4.0, "the mean is over all batches"
 

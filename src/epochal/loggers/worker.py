@@ -11,6 +11,7 @@ from epochal.core.tensors import read
 
 logger = logging.getLogger("epochal")
 LAST_ATTEMPTS = 3  # tries at the end, when writing fails
+PATIENCE = 3.0  # seconds at the end before we say that we wait
 TRIES = 3  # before records that make writing fail for good are left out
 
 
@@ -134,7 +135,12 @@ class Worker:
         self.wake.set()
         try:
             if self.thread is not None:
-                self.thread.join(limit)
+                self.thread.join(min(limit, PATIENCE))
+            if self.thread is not None and self.thread.is_alive() and limit > PATIENCE:
+                logger.warning(
+                    "%s is still writing; the end of the training waits for it, at most %g s.", self.name, limit
+                )
+                self.thread.join(limit - PATIENCE)
         finally:
             self.abandoned = True
         with self.lock:
