@@ -362,10 +362,10 @@ class Engine:
         else:
             saved.load_into(self.model)
 
-    def close_failed(self) -> list[BaseException]:
-        """Deliver the end of whatever is open to every callback, decide nothing; return what failed in that."""
+    def close_failed(self, depth: int = 0) -> list[BaseException]:
+        """Deliver the end of whatever is open above ``depth``, decide nothing; return what failed in that."""
         errors: list[BaseException] = []
-        while self.scopes:
+        while len(self.scopes) > depth:
             scope = self.scopes.pop()
             error = self.slot(SCOPE_ENDS[scope]).fire_all(self.run)
             errors += [error] if error is not None else []

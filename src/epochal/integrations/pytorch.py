@@ -40,8 +40,9 @@ class LoopRun(Run):
         self.pending_random_state: dict[str, Any] | None = None
         self.announced = False
         self.left = False  # the user broke out of epochs(): the open epoch ends with whatever comes next
-        self.iterating = False
+        self.iterating: object = None  # the generator of batches in whose body the user's code is
         self.trained = False
+        self.batches_before = 0  # this epoch
 
     def epochs(self, n: int) -> Generator[int, None, None]:
         """Yield the epochs up to ``n`` that are left, from 0 or from where a resumed run goes on, until a stop.
@@ -65,7 +66,7 @@ class LoopRun(Run):
                 restore_random_state(self.pending_random_state)
                 self.pending_random_state = None
             self.left = False
-            engine.num_batches = None
+            engine.num_batches, self.iterating, self.batches_before = None, None, engine.batches
             engine.epoch_start(engine.next_epoch)
             try:
                 yield engine.epoch
@@ -91,9 +92,10 @@ class LoopRun(Run):
                 " to validate in the middle, enter run.validation() inside the batch body"
             )
         self.close_batch()
-        number = engine.batch + 1 if engine.num_batches is not None or self.iterating else 0
+        number = engine.batches - self.batches_before
         engine.num_batches = length = (number + count) if (count := length_of(loader)) is not None else None
-        self.iterating, requests = True, engine.requests
+        me, requests = object(), engine.requests
+        self.iterating = me
         try:
             for data in loader:
                 engine.batch_start(number, data)
@@ -104,7 +106,8 @@ class LoopRun(Run):
                     break
                 number += 1
         finally:
-            self.iterating = False
+            if self.iterating is me:  # one of an earlier epoch, held by somebody, may be closed late
+                self.iterating = None
 
     def validation_batches(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
         """Yield the batches of a validation."""
@@ -128,10 +131,17 @@ class LoopRun(Run):
         self.announce()
         if engine.in_epoch:
             self.close_batch()
-            if not self.iterating and not engine.batches_done:
+            if self.iterating is None and not engine.batches_done:
                 engine.train_epoch_end()
         engine.val_start()
-        yield
+        depth = engine.scopes.index("validation")
+        try:
+            yield
+        except BaseException as error:  # the user's code may catch it and go on
+            for further in engine.close_failed(depth):
+                error.add_note(f"while the validation was ending: {further!r}")
+            engine.in_validation = engine.in_val_batch = False
+            raise
         if engine.in_val_batch:
             engine.val_batch_end()
         engine.val_end()
@@ -215,24 +225,28 @@ class Loop:
         name: str | None = None,
         resume: bool | str | os.PathLike[str] = False,
     ) -> None:
-        # The store of checkpoints is a third of what importing Loop would cost.
-        from epochal.checkpointing.checkpoint import FOLDER
-        from epochal.checkpointing.store import CheckpointStore
         from epochal.runs.resume import find_resume_point
 
         self.state = LoopState(model, optimizer, scheduler, scaler, ema, state)
         parent = Path(dir if dir is not None else "runs")
         self.point = find_resume_point(parent, name, resume)
-        folder = self.point.folder if self.point is not None else RunFolder(parent, name)
-        self.run = LoopRun(folder, fitness, self.state)
-        self.run.checkpoint_store = self.store = (
-            self.point.store if self.point is not None else CheckpointStore(folder.path / FOLDER)
-        )
-        self.run.engine.saver = RunSaver(self.run, self.store, self.parts, resumable=True)
+        self.folder = self.point.folder if self.point is not None else RunFolder(parent, name)
+        self.run = LoopRun(self.folder, fitness, self.state)
+        self.use_folder()
         self.hooks: list[OptimizerHooks] = []
         self.used = False
         for callback in callbacks:
             self.run.add(callback)
+
+    def use_folder(self) -> None:
+        """Let the run's checkpoints go into its folder."""
+        # The store of checkpoints is a third of what importing Loop would cost.
+        from epochal.checkpointing.checkpoint import FOLDER
+        from epochal.checkpointing.store import CheckpointStore
+
+        self.store = self.point.store if self.point is not None else CheckpointStore(self.folder.path / FOLDER)
+        self.run.checkpoint_store = self.store
+        self.run.engine.saver = RunSaver(self.run, self.store, self.parts, resumable=True)
 
     def parts(self) -> dict[str, Any]:
         """Return the state of everything that was given to the loop, and of the random generators."""
@@ -244,6 +258,8 @@ class Loop:
             raise AttachError("a Loop is for one training; make another Loop for the next")
         self.used = True
         engine, run = self.run.engine, self.run
+        if self.point is None and self.folder.choose():  # another run took the name since
+            self.use_folder()
         saved: dict[str, Any] | None = None
         if self.point is not None:
             saved = {part: self.point.saved.load(part) for part in ("run", "callbacks")}
