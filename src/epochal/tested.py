@@ -7,7 +7,6 @@ TESTED: Mapping[str, str] = {
     "matplotlib": "3.11.2",
     "mlflow": "3.17.2",
     "numpy": "2.4.6",
-    "plotext": "6.1.0",
     "rich": "15.0.0",
     "safetensors": "0.8.0",
     "scikit-learn": "1.9.1",

@@ -1,6 +1,7 @@
 """What each callback did in a training, in one line each, read from the run and from what was written."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from epochal.callbacks.checkpoint import Checkpoint
@@ -49,14 +50,16 @@ def of_checkpoint(_label: str, callback: "Callback", run: "Run", _summary: Summa
     return f"kept {of_best} and epoch {last.manifest.epoch + 1} as the last"
 
 
-def of_reduce_lr(_label: str, _callback: "Callback", _run: "Run", summary: Summary) -> str:
+def of_reduce_lr(_label: str, callback: "Callback", _run: "Run", summary: Summary) -> str:
     """Tell how the learning rate went."""
     seen = rates(read_csv(summary.dir / "metrics.csv")) if summary.dir is not None else []
-    steps = [rate for rate, before in zip(seen[1:], seen, strict=False) if rate < before * 0.99]
-    if not steps:
+    factor = getattr(callback, "factor", 1.0)
+    # The trainer's own schedule lowers the rate too, a little in every epoch.
+    cuts = sum(rate < before * (1 + factor) / 2 for before, rate in pairwise(seen))
+    if not cuts:
         return "watched, had no reason to cut the learning rate"
-    path = " -> ".join(f"{rate:.3g}" for rate in [max(seen), *steps])
-    return f"cut the learning rate: {path}"
+    times = "once" if cuts == 1 else f"{cuts} times"
+    return f"cut the learning rate {times}; it went from {max(seen):.2g} to {seen[-1]:.2g}"
 
 
 def of_csv(_label: str, _callback: "Callback", _run: "Run", summary: Summary) -> str:

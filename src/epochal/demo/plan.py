@@ -31,7 +31,7 @@ class Plan:
     watched: str
     quality: str
     goal: float = 0.8
-    patience: int = 5
+    patience: int = 6
     min_delta: float = 0.01
     minutes: float = 3.0
     curves: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])

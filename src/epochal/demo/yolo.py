@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TRAIN_IMAGES, VAL_IMAGES = 256, 48
 RECIPE: Mapping[str, Any] = {
-    "imgsz": 128, "batch": 16, "nbs": 16, "optimizer": "AdamW", "lr0": 0.003, "lrf": 1.0, "warmup_epochs": 1,
+    "imgsz": 128, "batch": 16, "nbs": 16, "optimizer": "AdamW", "lr0": 0.003, "lrf": 0.1, "warmup_epochs": 1,
     "mosaic": 0.0, "fliplr": 0.0, "scale": 0.2, "seed": 0, "workers": 0, "device": "cpu", "plots": False,
     "verbose": False,
 }  # fmt: skip
@@ -28,7 +28,7 @@ DETECT = Plan(
     name="demo-detect",
     title="YOLO26n learns to find handwritten digits",
     data=DATA,
-    epochs=30,
+    epochs=24,
     watched="val/mAP50(B)",
     quality="mAP50",
     curves={
@@ -40,7 +40,7 @@ SEGMENT = Plan(
     name="demo-segment",
     title="YOLO26n-seg learns to find and cut out handwritten digits",
     data=DATA,
-    epochs=30,
+    epochs=24,
     watched="val/mAP50(M)",
     quality="mask mAP50",
     curves={
