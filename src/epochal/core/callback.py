@@ -26,10 +26,11 @@ class Callback:
     guarded: bool = False
     requires: ClassVar[frozenset[str]] = frozenset()
 
-    def __new__(cls, *args: Any, **_: Any) -> Self:
+    def __new__(cls, *args: Any, **options: Any) -> Self:
         """Remember the first argument for the default name, also where a subclass never calls ``__init__``."""
         made = super().__new__(cls)
-        first = args[0] if args and isinstance(args[0], (str, int, float)) else None
+        first = args[0] if args else options.get("metric")
+        first = first if isinstance(first, (str, int, float)) else None
         object.__setattr__(made, "_first_argument", first)
         return made
 
