@@ -87,6 +87,8 @@ class Progress(Callback):
         self.began = self.epoch_began = perf_counter()
         self.began_at = float(run.engine.next_epoch)
         self.due = 0.0 if self.screen.live else NEVER
+        if run.engine.next_epoch:
+            self.screen.line(f"resumed {run.name} after epoch {run.engine.next_epoch}, step {run.step}")
 
     def on_train_epoch_start(self, run: "Run") -> None:
         """Take the time."""
@@ -118,13 +120,13 @@ class Progress(Callback):
             self.screen.line(readable_line(run, seconds, self.metrics) if live else plain_line(run, seconds))
 
     def teardown(self, run: "Run") -> None:
-        """Take the bar away and show the summary."""
+        """Take the bar away; the summary is shown when all other callbacks are done too."""
         screen, self.screen, self.due = self.screen, None, NEVER
         if screen is None:
             return
         screen.close()
-        if self.summary and run.past:
-            screen.summary(run.past[-1])
+        if self.summary:
+            run.engine.when_over.append(lambda: screen.summary(run.past[-1]))
 
     def training_speed(self, run: "Run") -> float:
         """Return the batches per second of this epoch."""

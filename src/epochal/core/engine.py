@@ -73,6 +73,7 @@ class Engine:
         self.history: list[Mapping[str, float]] = []  # frozen rows
         self.params: dict[str, Any] = {}
         self.sinks: tuple[Callable[[Record], None], ...] = ()
+        self.when_over: list[Callable[[], None]] = []  # called after teardown, when the summary is whole
         self.notes: list[str] = []  # what the summary at the end must say
         self.checkpoint_error: Exception | None = None
         self.checkpoint_errors = 0

@@ -1,5 +1,6 @@
 """How a training of a run begins and ends: states in, events out, whatever happens."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from epochal.core.summary import Summary
 if TYPE_CHECKING:
     from epochal.core.run import Run
 
+logger = logging.getLogger("epochal")
 EXIT_REASONS = {"KeyboardInterrupt": "interrupted", "Preempted": "preempted"}
 
 
@@ -76,6 +78,7 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     raised.append(engine.slot("teardown").fire_all(run))
     run.past[-1] = run.past[-1]._replace(notes=tuple(engine.notes), failures=dict(engine.dispatcher.failures))
     close(run)
+    tell(run)
     errors = [one for one in raised if one is not None]
     if error is None and errors:
         for other in errors[1:]:
@@ -97,6 +100,16 @@ def close(run: "Run") -> None:
     engine.data = engine.outputs = None
     engine.sinks = ()
     engine.active = False
+
+
+def tell(run: "Run") -> None:
+    """Let those who wait for the summary have it, once every callback is done."""
+    waiting, run.engine.when_over = run.engine.when_over, []
+    for call in waiting:
+        try:
+            call()
+        except Exception:
+            logger.exception("the summary of a training could not be shown")
 
 
 def summary(run: "Run") -> Summary:
