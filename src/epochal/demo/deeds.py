@@ -27,7 +27,7 @@ def deeds(run: "Run", summary: Summary) -> dict[str, str]:
         did = tell(label, callback, run, summary) if tell is not None else ""
         failed = summary.failures.get(label, 0)
         told[label] = f"failed {failed} times, the log says how" if failed else did
-    return told | {label: did for label, did in FUNCTIONS.items() if label in summary.costs}
+    return told
 
 
 def of_stopping(label: str, callback: "Callback", run: "Run", summary: Summary) -> str:
@@ -86,7 +86,6 @@ def of_progress(_label: str, _callback: "Callback", _run: "Run", summary: Summar
     return f"showed {summary.epochs} epochs as they went"
 
 
-FUNCTIONS = {"hyper_parameters()": "told the loggers the hyper-parameters"}
 TELLERS: dict[type, Callable[..., str]] = {
     Stopping: of_stopping,
     Checkpoint: of_checkpoint,
