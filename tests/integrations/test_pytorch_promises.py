@@ -198,9 +198,12 @@ def test_a_number_of_epochs_is_a_whole_number(loop, n):
 def test_validation_inside_validation_is_an_error(loop):
     with loop() as run:
         for _ in run.epochs(1):
-            with run.validation():
-                with pytest.raises(AttachError, match="one ends before the next begins"), run.validation():
-                    pass
+            with (
+                run.validation(),
+                pytest.raises(AttachError, match="one ends before the next begins"),
+                run.validation(),
+            ):
+                pass
 
 
 def test_data_is_the_batch_as_the_loader_delivered_it_and_none_outside(loop):
@@ -217,12 +220,16 @@ def test_data_is_the_batch_as_the_loader_delivered_it_and_none_outside(loop):
 def test_a_policy_that_needs_a_metric_nobody_logs_says_so_at_the_first_epochs_end(loop):
     from epochal import MetricNotFound
 
-    with pytest.raises(MetricNotFound, match="no metric 'val/los' was measured so far; did you mean 'val/loss'"):
-        with loop(EarlyStopping("val/los", patience=3, mode="min")) as run:
+    def train():
+        with one as run:
             for _ in run.epochs(3):
                 with run.validation():
                     run.log({"val/loss": 1.0})
-    assert run.epoch == 0
+
+    one = loop(EarlyStopping("val/los", patience=3, mode="min"))
+    with pytest.raises(MetricNotFound, match="no metric 'val/los' was measured so far; did you mean 'val/loss'"):
+        train()
+    assert one.run.epoch == 0
 
 
 def test_a_stop_on_nan_ends_in_the_batch_that_brought_it(loop):

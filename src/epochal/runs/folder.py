@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from epochal.core.errors import ArgumentError, CheckpointError
 
@@ -92,6 +93,9 @@ def runs_named(parent: Path, name: str) -> list[Path]:
             about = json.loads(mark.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
+        if not isinstance(about, dict):
+            continue
+        about = cast("dict[str, Any]", about)
         if about.get("base") == name or mark.parent.name == name:
             found.append((str(about.get("created", "")), mark.parent))
     return [path for _, path in sorted(found)]
