@@ -6,8 +6,8 @@
 
 An event is, for Epochal, what an integration does in its inner loop: look whether the slot of the event holds a call,
 and if so fire it (guards, order, error notes included). For a peer it is the call by which its own loop delivers the
-end of a batch. The loop around is measured alone and subtracted. The floor is one method call that loops over a tuple of
-bound methods. Times are CPU time of this process, so that other processes on the machine count little.
+end of a batch. The loop around is measured alone and subtracted. The floor is one method call that loops over a
+tuple of bound methods. Times are CPU time of this process, so that other processes on the machine count little.
 """
 
 import argparse
@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the tables into " + " and ".join(PAGES))
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     options = parser.parse_args()
-    repeats, pairs = (10, 8) if options.quick else (60, 40)
+    repeats, pairs = (10, 8) if options.quick else (60, 30)
     machine = where()
     with tempfile.TemporaryDirectory() as folder:
         print("importing", file=sys.stderr)
