@@ -76,7 +76,7 @@ def test_a_fitness_of_training_metrics_is_measured_at_the_epochs_end(drive):
 
 
 def test_the_fitness_of_an_epoch_without_a_measurement_stays_and_is_no_check():
-    read, run = of_each_epoch([{"val/loss": 1.0}, {"train/loss": 3.0}, {"val/loss": 2.0}])
+    read, _ = of_each_epoch([{"val/loss": 1.0}, {"train/loss": 3.0}, {"val/loss": 2.0}])
     assert read == [-1.0, -1.0, -2.0]
     losses = [{"val/loss": 1.0}, {}, {}, {"val/loss": 2.0}, {}, {"val/loss": 3.0}, {}]
     assert simulate([EarlyStopping("fitness", patience=2)], losses).epochs_run == 6
