@@ -205,6 +205,12 @@ def test_a_state_dict_that_raises_while_training_is_a_checkpoint_error(caplog):
     assert "on_model_save" not in result.events
 
 
+def test_a_save_asked_for_when_the_training_is_over_is_said_to_be_lost(caplog):
+    result = simulate([Do("late", teardown=lambda run: run.save("x"))], LOSSES[:1])
+    assert result.saved == []
+    assert "late asked for a checkpoint (x) when the training was over; ask in on_train_end" in caplog.text
+
+
 def test_without_checkpoints_a_save_says_so(drive):
     with pytest.raises(CapabilityError, match="Driver has no checkpoints in this training: nothing can be saved"):
         drive().begin().run.save("x")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -32,6 +33,12 @@ def test_nothing_is_made_before_the_first_file(tmp_path):
     mark = json.loads((tmp_path / "runs" / "a" / MARK).read_text())
     assert (mark["name"], mark["base"], mark["pid"]) == ("a", "a", os.getpid())
     assert [path.name for path in (tmp_path / "runs" / "a").iterdir()] == [MARK]
+
+
+def test_a_folder_that_somebody_cleared_away_is_made_and_marked_again(tmp_path):
+    folder = RunFolder(tmp_path, "a")
+    shutil.rmtree(folder.make())
+    assert (folder.make() / MARK).exists()
 
 
 def test_the_folder_stays_where_it_was_when_the_script_changes_its_directory(tmp_path, monkeypatch):

@@ -99,6 +99,10 @@ def close(run: "Run") -> None:
     engine.in_training = engine.in_epoch = engine.in_batch = engine.in_validation = engine.in_val_batch = False
     engine.data = engine.outputs = None
     engine.sinks = ()
+    for late in engine.requests.take_saves():
+        logger.warning(
+            "%s asked for a checkpoint (%s) when the training was over; ask in on_train_end.", late.by, late.reason
+        )
     engine.active = False
 
 

@@ -55,7 +55,7 @@ class RunFolder:
 
     def make(self) -> Path:
         """Make the folder and its mark, if they are not there, and return it; CheckpointError where it cannot be."""
-        if self.made:
+        if self.made and (self.path / MARK).exists():  # somebody may have cleared it away meanwhile
             return self.path
         import json
         from datetime import UTC, datetime
