@@ -60,7 +60,7 @@ _HOMES = {
     "attach": "integrations.attach",
     "checkpoint": "checkpointing.checkpoint",
 }
-__all__ = [  # noqa: PLE0604  # a literal list for type checkers; a test compares it with the table
+__all__ = [  # a literal list for type checkers; a test compares it with the table
     "Best",
     "CSVLogger",
     "Callback",

@@ -77,7 +77,7 @@ def checkpoints(
     verify: Annotated[bool, typer.Option(help="Read every file again and compare checksums.")] = False,
 ) -> None:
     """List the checkpoints of a run: when and why they were saved, with which metrics, how large."""
-    from epochal.checkpointing.checkpoint import FOLDER
+    from epochal.checkpointing.layout import FOLDER
     from epochal.checkpointing.listing import read_listing
 
     folder = _run_folder(run)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from epochal import Checkpoint, Loop
+from epochal.checkpointing.store import CheckpointStore
 from epochal.core.errors import ArgumentError, CheckpointError
 from epochal.runs.folder import MARK, RunFolder, default_name, runs_named
 from epochal.runs.resume import find_resume_point
@@ -172,3 +174,30 @@ def test_a_script_is_found_again_by_its_stem(tmp_path):
             [sys.executable, str(script), epochs], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
         )
         assert done.stdout.split() == ["my_train", epochs]
+
+
+def claim_folder(parent, barrier, names):
+    folder = RunFolder(parent, "sweep")
+    barrier.wait()
+    names.put(folder.make().name)
+
+
+def test_processes_that_start_together_have_a_folder_each(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, names = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=claim_folder, args=(tmp_path, barrier, names)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert {names.get() for _ in processes} == {"sweep", "sweep-2", "sweep-3", "sweep-4"}
+
+
+def test_checkpoints_follow_a_run_whose_name_was_taken_at_the_last_moment(tmp_path):
+    run = RunFolder(tmp_path, "sweep")
+    store = CheckpointStore(run.path / "checkpoints")
+    RunFolder(tmp_path, "sweep").make()
+    store.place(run.make() / "checkpoints")
+    saved = store.save({"run": {}}, epoch=0, step=1)
+    assert saved.path.parent == tmp_path / "sweep-2" / "checkpoints"
+    assert store.checkpoints.last.path == saved.path

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from epochal.checkpointing.layout import BAD
+from epochal.checkpointing.layout import BAD, FOLDER
 from epochal.checkpointing.listing import Listing, is_checkpoint, read_listing
 from epochal.checkpointing.retention import ranked
 from epochal.checkpointing.saved import SavedCheckpoint
@@ -11,7 +11,6 @@ from epochal.checkpointing.verify import verify
 from epochal.core.errors import ArgumentError, CheckpointError
 
 Which = Literal["best", "last"]
-FOLDER = "checkpoints"
 
 
 def checkpoint(path_or_run: Any, which: Which = "best") -> SavedCheckpoint:

@@ -12,6 +12,7 @@ from epochal.core.errors import CheckpointError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+FOLDER = "checkpoints"  # inside a run's folder
 STATE = "state.json"
 COMMIT = "COMMIT"
 TENSORS = ".safetensors"

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from epochal.checkpointing.layout import Manifest, folder_name, now
@@ -60,6 +61,9 @@ class MemoryStore:
     def checkpoints(self) -> Checkpoints[MemoryCheckpoint]:
         """The kept checkpoints, oldest first, read-only."""
         return Checkpoints(lambda: self._saved, self._rules)
+
+    def place(self, directory: Path) -> None:
+        """Take no note: this store lies nowhere."""
 
     def keep(self, label: str, rule: Keep) -> None:
         """Set what one asker keeps, from the next save on."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from epochal.checkpointing.layout import FOLDER
 from epochal.core.errors import CheckpointError
 from epochal.core.moment import Moment
 from epochal.core.requests import SaveRequest
@@ -53,7 +54,7 @@ class RunSaver:
         """Commit the checkpoint; return the error if it cannot be."""
         try:
             if self.run.folder is not None:
-                self.run.folder.make()
+                self.store.place(self.run.folder.make() / FOLDER)
             self.store.save(captured.parts, **captured.about)
         except CheckpointError as error:
             return error

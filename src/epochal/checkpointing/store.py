@@ -62,6 +62,12 @@ class CheckpointStore:
         """The committed checkpoints, oldest first, read-only."""
         return Checkpoints(lambda: self._listing.saved, self._rules)
 
+    def place(self, directory: Path) -> None:
+        """Go elsewhere, before the first save."""
+        if directory != self.directory and not self._listing.saved:
+            self.directory = directory
+            self.__dict__.pop("_listing", None)
+
     def keep(self, label: str, rule: Keep) -> None:
         """Set what one asker keeps of the checkpoints it asked for, from the next save on."""
         self._rules[label] = rule

@@ -14,14 +14,10 @@ def versions() -> dict[str, str]:
     """
     import platform
 
-    imported = {name: str(getattr(sys.modules[name], "__version__", "?")) for name in _PACKAGES if name in sys.modules}
-    return {"epochal": _own(), "python": platform.python_version(), **imported}
-
-
-def _own() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # brings a mail parser: only when one is asked for
-
-    try:
-        return version("epochal")
-    except PackageNotFoundError:
-        return "unknown"
+    packages = ("epochal", *_PACKAGES)
+    imported = {name: str(getattr(sys.modules[name], "__version__", "?")) for name in packages if name in sys.modules}
+    return {
+        "epochal": str(getattr(sys.modules["epochal"], "__version__", "?")),
+        "python": platform.python_version(),
+        **imported,
+    }

@@ -1,6 +1,7 @@
 """The read-only view of a run's checkpoints, and what every store can do."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from epochal.checkpointing.layout import Manifest
@@ -96,6 +97,10 @@ class Store(Protocol):
     @property
     def rules(self) -> Mapping[str, Keep]:
         """The rule of each asker."""
+        ...
+
+    def place(self, directory: Path) -> None:
+        """Be told, before each save, where the run's checkpoints lie: another process may have taken the name."""
         ...
 
     def keep(self, label: str, rule: Keep) -> None:

@@ -278,7 +278,7 @@ class Dispatcher:
                 "%s failed in %s; the training goes on. Further failures of it are counted, not shown.",
                 handle.label, handle.slot.event, exc_info=error,
             )  # fmt: skip
-        if handle.slot.event in BATCH_EVENTS:
+        if handle.slot.event in BATCH_EVENTS or handle.slot.event == SAFE_POINT:
             self.count_in_a_row(handle)
         return None
 

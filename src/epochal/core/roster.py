@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("epochal")
 _serving: dict[int, tuple[object, "Run"]] = {}  # id of a callback or condition -> it, and the training it serves
+UNPREFIXED = ("optimizer_step", "teardown")  # the events whose name does not begin with on_
 FIRST_STATE = "_first_state"
 
 
@@ -57,11 +58,7 @@ class Roster:
                 f"{label} requires {', '.join(missing)}, which {self.run.host} cannot deliver;"
                 " leave it out, or use a trainer that can"
             )
-        unknown = [
-            method for method in dir(type(callback))
-            if method.startswith("on_") and method not in self.dispatcher.slots and callable(getattr(callback, method))
-        ]  # fmt: skip
-        for method in unknown:
+        for method in self.unknown(callback):
             if nearest(method, EVENT_NAMES):
                 raise UnknownEvent(method, self.dispatcher.events())
             self.undeclared.append((callback, method))
@@ -77,6 +74,15 @@ class Roster:
             object.__setattr__(callback, FIRST_STATE, copied(callback.state_dict()))
         for implied in callback.implies():
             self.add(implied)
+
+    def unknown(self, callback: Callback) -> list[str]:
+        """Return the methods that look like those of an event, but there is none of that name."""
+        known = (*dir(Callback), *self.dispatcher.slots)
+        own = [method for method in dir(type(callback)) if method not in known and not method.startswith("_")]
+        return [
+            method for method in own
+            if (method.startswith("on_") or nearest(method, UNPREFIXED, 0.85)) and callable(getattr(callback, method))
+        ]  # fmt: skip
 
     def listen(self, callback: Callback, event: str) -> Handle:
         """Add one method of a callback to an event."""

@@ -1,5 +1,6 @@
 """The run: what every callback receives, the same in every trainer."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from epochal.core.rates import check_group, check_rate
 from epochal.core.requests import RateRequest, SaveRequest, StopRequest
 from epochal.core.roster import Roster
 
+logger = logging.getLogger("epochal")
 if TYPE_CHECKING:
     from epochal.core.summary import Summary
 
@@ -208,6 +210,8 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """Ask the training to end at the next safe point; requests are added up, never overwritten."""
+        if not self.engine.active:
+            logger.warning("stop(%r) came while no training runs; the next one does not know of it.", reason)
         self.engine.requests.stops.append(StopRequest(str(reason), self.who()))
 
     def save(self, reason: str) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochal.callbacks.summary_view import duration
-from epochal.checkpointing.checkpoint import FOLDER
+from epochal.checkpointing.layout import FOLDER
 from epochal.demo.outcome import Outcome
 from epochal.demo.plan import Plan
 from epochal.demo.terminal_plot import Curve, plot

@@ -241,7 +241,7 @@ class Loop:
     def use_folder(self) -> None:
         """Let the run's checkpoints go into its folder."""
         # The store of checkpoints is a third of what importing Loop would cost.
-        from epochal.checkpointing.checkpoint import FOLDER
+        from epochal.checkpointing.layout import FOLDER
         from epochal.checkpointing.store import CheckpointStore
 
         self.store = self.point.store if self.point is not None else CheckpointStore(self.folder.path / FOLDER)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from epochal.checkpointing.capture import unwrapped
-from epochal.checkpointing.checkpoint import FOLDER
+from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.saver import RunSaver
 from epochal.checkpointing.store import CheckpointStore
 from epochal.core import lifetime

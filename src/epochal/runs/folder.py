@@ -33,12 +33,29 @@ class RunFolder:
     def __init__(self, parent: str | os.PathLike[str] = "runs", name: str | None = None, *, fresh: bool = True) -> None:
         if name is not None and (not name or name == ".." or Path(name).name != name):
             raise ArgumentError(f"name={name!r} must be one folder's name, without a path; the path goes into dir=")
-        self.parent = Path(parent).absolute()
+        self.parent, self.fresh = Path(parent).absolute(), fresh
         self.base = name or default_name()
         self.path = self.parent / self.base
         self.made = False
         if fresh:
             self.choose()
+
+    def claim(self) -> None:
+        """Write the mark, which only one process can; one that comes second goes on to the next free name."""
+        import json
+        from datetime import UTC, datetime
+
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat(), "pid": os.getpid()}
+            about["command"] = " ".join(sys.argv)
+            try:
+                with (self.path / MARK).open("x", encoding="utf-8") as mark:
+                    mark.write(json.dumps(about, indent=2) + "\n")
+            except FileExistsError:
+                if self.fresh and not self.made and self.choose():
+                    continue
+            return
 
     def choose(self) -> bool:
         """Go on to the next free name if this one is taken by now, and say whether that was so."""
@@ -57,23 +74,8 @@ class RunFolder:
         """Make the folder and its mark, if they are not there, and return it; CheckpointError where it cannot be."""
         if self.made and (self.path / MARK).exists():  # somebody may have cleared it away meanwhile
             return self.path
-        import json
-        from datetime import UTC, datetime
-
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            mark = self.path / MARK
-            if not mark.exists():
-                about = {
-                    "name": self.name,
-                    "base": self.base,
-                    "created": datetime.now(UTC).isoformat(),
-                    "pid": os.getpid(),
-                }
-                about["command"] = " ".join(sys.argv)
-                part = mark.with_suffix(".part")
-                part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-                part.replace(mark)
+            self.claim()
         except OSError as error:
             raise CheckpointError(
                 f"the run's folder {self.path} cannot be written: {error.strerror or error};"

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from epochal.checkpointing.checkpoint import FOLDER, checkpoint
+from epochal.checkpointing.checkpoint import checkpoint
+from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.checkpointing.store import CheckpointStore
 from epochal.core.errors import CheckpointError

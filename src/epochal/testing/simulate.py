@@ -143,6 +143,7 @@ class Simulator:
             engine.stepped()
             engine.batch_end()
             if engine.stop_now():
+                engine.epoch_cut = batch + 1 < batches
                 break
         run.log(train)
         engine.train_epoch_end()
