@@ -16,8 +16,4 @@ def versions() -> dict[str, str]:
 
     packages = ("epochal", *_PACKAGES)
     imported = {name: str(getattr(sys.modules[name], "__version__", "?")) for name in packages if name in sys.modules}
-    return {
-        "epochal": str(getattr(sys.modules["epochal"], "__version__", "?")),
-        "python": platform.python_version(),
-        **imported,
-    }
+    return {"python": platform.python_version(), **imported}

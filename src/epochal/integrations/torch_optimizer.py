@@ -19,9 +19,9 @@ def group_name(group: dict[str, Any], index: int) -> str:
 class OptimizerHooks:
     """Counts the steps an optimizer really does, and is the last word on its learning rates.
 
-    ``counts``: the steps of this optimizer are ``run.step``; ``prefix`` stands before the names of its groups. Once a rate was asked for, the rate in effect is written
-    right before each step and the schedule's own value is put back right after it: warm-up and schedulers, which build
-    on what they wrote last, run on unseen.
+    ``counts``: the steps of this optimizer are ``run.step``; ``prefix`` stands before the names of its groups. Once a
+    rate was asked for, the rate in effect is written right before each step and the schedule's own value is put back
+    right after it: warm-up and schedulers, which build on what they wrote last, run on unseen.
     """
 
     def __init__(self, engine: Engine, optimizer: Any, *, counts: bool = True, prefix: str = "") -> None:
