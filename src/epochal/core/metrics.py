@@ -44,9 +44,12 @@ class Mean:
 
     def fold(self) -> None:
         """Read what waits and add it to the sum."""
-        self.total += sum(read(self.waiting))
-        self.count += len(self.waiting)
-        self.waiting.clear()
+        waiting = self.waiting
+        if waiting:
+            # One metric's values come from one place: where the first is on the host, the others need no bulk read.
+            self.total += sum(map(float, waiting) if is_local(waiting[0]) else read(waiting))
+            self.count += len(waiting)
+            waiting.clear()
 
     def take(self) -> float:
         """Return the mean and begin anew."""
@@ -201,7 +204,7 @@ class Metrics(Mapping[str, float]):
                 name = self.canonical(name)
                 entry = entries.get(name) or self.entry(name)
             arrivals = entry.arrivals
-            raw = value if type(value) is float else scalar(value, name, now=arrivals is not None)
+            raw = value if type(value) is float else scalar(value, name, arrivals is not None)
             if arrivals is not None:
                 arrivals.append(raw)
             entry.raw = raw

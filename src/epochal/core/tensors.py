@@ -9,7 +9,7 @@ from epochal.core.errors import ArgumentError
 Scalar = Any  # float, int, bool, a NumPy scalar, or a tensor with one element
 
 
-def scalar(value: Any, name: str, *, now: bool = False) -> Scalar:
+def scalar(value: Any, name: str, now: bool = False) -> Scalar:
     """Return what is kept of a logged value: a number as a float, a tensor detached and neither copied nor read.
 
     ``now``: it is needed at once, so what does not have to be waited for is read, without detaching it first.
@@ -17,13 +17,20 @@ def scalar(value: Any, name: str, *, now: bool = False) -> Scalar:
     >>> scalar(3, "n")
     3.0
     """
-    detach = getattr(value, "detach", None)
-    if detach is not None:
-        if value.numel() != 1:
-            raise ArgumentError(f"{name!r} was logged with a tensor of shape {tuple(value.shape)}; log one number")
-        if now and not is_remote(value):
-            return float(value.item())
-        return detach()
+    try:
+        if value.numel() == 1:
+            return float(value.item()) if now and not is_remote(value) else value.detach()
+    except AttributeError:
+        return number(value, name)
+    raise ArgumentError(f"{name!r} was logged with a tensor of shape {tuple(value.shape)}; log one number")
+
+
+def number(value: Any, name: str) -> Scalar:
+    """Return what is kept of a logged value that is no torch tensor.
+
+    >>> number(True, "n")
+    1.0
+    """
     if isinstance(value, (int, float)):
         return float(value)
     if not hasattr(value, "__float__"):
