@@ -162,8 +162,8 @@ def where() -> str:
         f"Measured {date.today().isoformat()}: Python {platform.python_version()}, torch {torch.__version__}, "
         f"{platform.system()} {platform.machine()}, {cores} cores, load {load:.1f}. CPU time; minimum of interleaved "
         f"repeats for events, median (and quartiles) of paired repeats for trainings. The tiny training: Linear(8, 1), "
-        f"{ours.BATCH_SIZE} rows a batch, {ours.EPOCHS} epochs of {ours.BATCHES} batches, each with a validation; "
-        "epoch ends are counted, writing checkpoints is not, it has a line of its own."
+        f"{ours.BATCH_SIZE} rows a batch, an epoch of {ours.BATCHES} batches, each with a validation; "
+        "epoch ends are counted, and with the policies a checkpoint is written in each."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from epochal import Callback, Loop
 from epochal.core.run import Run
 
-EPOCHS, BATCHES, BATCH_SIZE = 2, 1000, 16
+EPOCHS, BATCHES, BATCH_SIZE = 1, 2000, 16
 
 
 class Listener(Callback):
@@ -118,7 +118,7 @@ def policies() -> Sequence[Callback]:
 
 
 class TimedSaver:
-    """A saver whose CPU time is kept apart."""
+    """A saver whose CPU time is told apart."""
 
     def __init__(self, saver: Any) -> None:
         self.saver, self.spent, self.writes = saver, 0.0, 0
@@ -141,7 +141,7 @@ class Tiny:
     """The tiny training: Linear(8, 1), 16 rows a batch, SGD, a validation per epoch; the same bare and under a Loop.
 
     What is returned is the CPU time of all epochs, with their ends and validations. Making the model and leaving the
-    ``with`` are not counted; what a checkpoint costs depends on the disk, not on the batches, and is kept apart.
+    ``with`` are not counted; each epoch writes a checkpoint, which is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -197,7 +197,7 @@ class Tiny:
                     run.log({"train/loss": loss})
                 with run.validation():
                     run.log({"val/loss": evaluate()})
-            spent = time.process_time() - start - saver.spent
+            spent = time.process_time() - start
         if saver.writes:
             self.per_checkpoint.append(saver.spent / saver.writes)
         return spent

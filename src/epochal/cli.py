@@ -132,12 +132,22 @@ def _run_folder(run: Path) -> Path:
     marks = sorted(Path("runs").rglob("run.json"), key=lambda mark: mark.stat().st_mtime)
     if str(run) == "latest" and marks:
         return marks[-1].parent
-    known = {mark.parent.name: mark.parent for mark in marks}
+    known = {name: mark.parent for mark in marks for name in (mark.parent.name, run_name(mark))}
     if run.name in known:
         return known[run.name]
     guess = nearest(run.name, known)
     hint = f"; did you mean {guess}?" if guess else f" among the {len(known)} in runs/"
     raise CheckpointError(f"there is no run {run}: neither a folder here nor a name{hint}")
+
+
+def run_name(mark: Path) -> str:
+    """Return a run's name as its mark tells it: the folder of a YOLO run is always called epochal."""
+    import json
+
+    try:
+        return str(json.loads(mark.read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return mark.parent.name
 
 
 def _print_checkpoints(saved: "list[SavedCheckpoint]", damaged: dict[str, str], verify: bool) -> None:

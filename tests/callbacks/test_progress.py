@@ -47,7 +47,7 @@ def test_the_summary_tells_why_it_ended_the_best_what_failed_and_what_it_cost(ca
     simulate([Progress(callback_times=True), EarlyStopping("val/loss", patience=2), Broken()], EPOCHS)
     text = capsys.readouterr().out
     assert "stopped      after 5 epochs, 5 steps" in text
-    assert "why          EarlyStopping(val/loss): val/loss has not improved for 2 checks (best 0.5 at epoch 2)" in text
+    assert "why          EarlyStopping(val/loss): val/loss has not improved for 2 checks (best 0.5 in epoch 3)" in text
     assert "best         fitness -0.5 in epoch 3 (index 2)" in text
     assert "failed       Broken: 5 times" in text
     assert re.search(r"cost +EarlyStopping\(val/loss\): \d+ calls, [\d.]+ s, [\d.]+ us each", text)

@@ -64,7 +64,7 @@ def test_early_stopping_is_stop_on_a_plateau():
     one = simulate([EarlyStopping("val/loss", patience=3)], curve)
     other = simulate([Stop(when=Plateau("val/loss", patience=3))], curve)
     assert (one.epochs_run, one.end_reason) == (other.epochs_run, other.end_reason) == (5, "stopped")
-    text = "val/loss has not improved for 3 checks (best 0.5 at epoch 1)"
+    text = "val/loss has not improved for 3 checks (best 0.5 in epoch 2)"
     assert one.stop_reason == f"EarlyStopping(val/loss): {text}"
     assert other.stop_reason == f"Stop: {text}"
 

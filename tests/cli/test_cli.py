@@ -74,6 +74,12 @@ def test_checkpoints_are_listed_by_path_by_name_and_as_latest(two_checkpoints, h
     assert "Best(fitness)" in rows[2]
 
 
+def test_a_run_is_found_by_the_name_in_its_mark(two_checkpoints):
+    (two_checkpoints / "run.json").write_text('{"name": "digits"}')
+    done = epochal("checkpoints", "digits")
+    assert done.returncode == 0, done.stderr
+
+
 def test_verify_names_the_damaged_one_and_fails(two_checkpoints):
     assert epochal("checkpoints", "mnist", "--verify").returncode == 0
     victim = next((two_checkpoints / "checkpoints").glob("epoch-0001*/state.json"))

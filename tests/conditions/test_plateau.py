@@ -104,7 +104,7 @@ def test_the_reason_tells_the_best_and_when_it_was():
     for epoch, value in enumerate([0.5, 0.31, 0.4, 0.4]):
         now = Moment("epoch", epoch=epoch, settled={"val/loss": value})
         plateau.ask(now)
-    assert plateau.reason(now) == "val/loss has not improved for 2 checks (best 0.31 at epoch 1)"
+    assert plateau.reason(now) == "val/loss has not improved for 2 checks (best 0.31 in epoch 2)"
 
 
 plain = st.lists(st.integers(1, 10**6), min_size=1, max_size=30, unique=True).map(lambda xs: [x / 1024 for x in xs])

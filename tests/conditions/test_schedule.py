@@ -81,6 +81,6 @@ def test_reasons_read_as_sentences():
     assert Elapsed(hours=1).reason(now) == "1 hour has passed"
     assert Elapsed(hours=1, minutes=30).reason(now) == "1 hour 30 minutes have passed"
     assert Every(steps=100).reason(now) == "every 100 steps (step 400)"
-    assert Every(epochs=1).reason(now) == "every epoch (end of epoch 3)"
-    assert Every(batches=2).reason(now) == "every 2 batches (batch 9 of epoch 3)"
+    assert Every(epochs=1).reason(now) == "every epoch (end of epoch 4)"
+    assert Every(batches=2).reason(now) == "every 2 batches (batch 10 of epoch 4)"
     assert Every(minutes=0.5).reason(now) == "every 0.5 minutes"

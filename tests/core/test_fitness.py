@@ -116,7 +116,7 @@ def test_every_validation_is_a_check_of_the_fitness(drive):
     driver = drive(Stop(Plateau("fitness", patience=3))).begin()
     for number in range(2):
         driver.epoch(number, batches=[{}, {}], mid={"val/loss": 1.0}, val={"val/loss": 1.0})
-    assert driver.run.stop_reason == "Stop: fitness has not improved for 3 checks (best -1 at epoch 0)"
+    assert driver.run.stop_reason == "Stop: fitness has not improved for 3 checks (best -1 in epoch 1)"
 
 
 def test_best_holds_at_each_better_validation_and_only_there(drive):

@@ -20,7 +20,7 @@ PLAN = Plan(
 )  # fmt: skip
 SUMMARY = Summary(
     name="demo", dir=None, epochs=3, steps=30, seconds=12.0, end_reason="stopped",
-    stop_reason="EarlyStopping(val/auc): val/auc has not improved for 1 checks (best 0.9 at epoch 1)",
+    stop_reason="EarlyStopping(val/auc): val/auc has not improved for 1 checks (best 0.9 in epoch 2)",
     fitness=0.7, best_fitness=0.9, best_epoch=1,
     history=({"train/loss": 2.0, "val/auc": 0.5}, {"train/loss": 1.0, "val/auc": 0.9}, {"val/auc": math.nan}),
     checkpoints=0, checkpoint_errors=0, failures={}, switched_off=(), costs={"A": (10, 0.06)}, notes=("careful",),
@@ -44,7 +44,7 @@ def test_it_fits_the_screen_and_tells_all(tmp_path, width):
     joined = " ".join(text.replace("│", " ").split())
     for said in ["stopped after epoch 3 of at most 9, 12 s", "AUC 0.900 at epoch 2", "did this", "60.0 ms", "0.50%"]:
         assert said in joined
-    assert "best 0.9 at epoch 2" in joined  # the stop reason counts from 0, the report from 1
+    assert "best 0.9 in epoch 2" in joined
     assert "note: careful" in joined
 
 

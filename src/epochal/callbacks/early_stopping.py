@@ -1,18 +1,16 @@
 """Stop a training when a metric has stopped improving."""
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 from epochal.callbacks.stop import Stopping, speaking_as
 from epochal.conditions.plateau import Plateau
+from epochal.core.log import log
 
 if TYPE_CHECKING:
     from epochal.conditions.better import Mode
     from epochal.core.callback import Callback
     from epochal.core.run import Run
-
-logger = logging.getLogger("epochal")
 
 
 @final
@@ -23,7 +21,7 @@ class EarlyStopping(Stopping):
     >>> losses = [0.50, 0.31, 0.33, 0.31, 0.40, 0.20]
     >>> result = simulate([EarlyStopping("val/loss", patience=3)], [{"val/loss": x} for x in losses])
     >>> result.stop_reason
-    'EarlyStopping(val/loss): val/loss has not improved for 3 checks (best 0.31 at epoch 1)'
+    'EarlyStopping(val/loss): val/loss has not improved for 3 checks (best 0.31 in epoch 2)'
 
     metric
         What is watched; a check is a settled value, once per validation or else once per epoch.
@@ -90,7 +88,7 @@ class EarlyStopping(Stopping):
         metric = run.metrics.canonical(self.metric)
         best = run.checkpoints.best(metric=metric, mode=self.plateau.rule.mode) if run.checkpoints else None
         if best is None:
-            logger.warning("%s: there is no checkpoint with %s, so the last weights stay.", run.label(self), metric)
+            log().warning("%s: there is no checkpoint with %s, so the last weights stay.", run.label(self), metric)
             return
         run.engine.restore(best)
-        logger.info("%s: restored the model of epoch %d, the best by %s.", run.label(self), best.manifest.epoch, metric)
+        log().info("%s: restored the model of epoch %d, the best by %s.", run.label(self), best.manifest.epoch, metric)

@@ -1,12 +1,10 @@
 """Pieces of state that a host captures and restores: random generators, and whatever has a state_dict."""
 
-import logging
 import sys
 from typing import Any
 
 from epochal.core.errors import ArgumentError
-
-_log = logging.getLogger("epochal")
+from epochal.core.log import log
 
 
 def random_state() -> dict[str, Any]:
@@ -62,7 +60,7 @@ def _restore_cuda(saved: list[Any]) -> None:
 
     there = torch.cuda.device_count() if saved and torch.cuda.is_available() else 0
     if len(saved) != there and saved:
-        _log.warning(
+        log().warning(
             "random state of %d CUDA devices was saved, %d are here: the run is not exactly the same", len(saved), there
         )
     for index, state in enumerate(saved[:there]):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from epochal.checkpointing.layout import FOLDER
 from epochal.core.errors import CheckpointError
 from epochal.core.moment import Moment
 from epochal.core.requests import SaveRequest
@@ -52,6 +51,8 @@ class RunSaver:
 
     def write(self, captured: Captured) -> Exception | None:
         """Commit the checkpoint; return the error if it cannot be."""
+        from epochal.checkpointing.layout import FOLDER  # brings json and datetime, which importing Loop need not
+
         try:
             if self.run.folder is not None:
                 self.store.place(self.run.folder.make() / FOLDER)

@@ -68,7 +68,7 @@ class Plateau(Condition):
         """Say for how many checks nothing improved, and what the best was."""
         state = self.state
         if state.best is not None:
-            best = f"best {state.best:.6g} at epoch {state.best_epoch}"
+            best = f"best {state.best:.6g} in epoch {(state.best_epoch or 0) + 1}"  # people count from 1
         else:
             best = "no best yet" if self.baseline is None else f"never better than the baseline {self.baseline:.6g}"
         return f"{self.metric} has not improved for {state.bad} check{'s' * (state.bad != 1)} ({best})"

@@ -97,9 +97,9 @@ class Every(Condition):
         if self.steps is not None:
             return f"{_every(self.steps, 'step')} (step {now.step})"
         if self.batches is not None:
-            return f"{_every(self.batches, 'batch', 'batches')} (batch {now.batch} of epoch {now.epoch})"
+            return f"{_every(self.batches, 'batch', 'batches')} (batch {(now.batch or 0) + 1} of epoch {now.epoch + 1})"
         if self.epochs is not None:
-            return f"{_every(self.epochs, 'epoch')} (end of epoch {now.epoch})"
+            return f"{_every(self.epochs, 'epoch')} (end of epoch {now.epoch + 1})"
         return _every(self.minutes or 0.0, "minute")
 
 

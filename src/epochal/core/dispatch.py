@@ -1,6 +1,5 @@
 """Delivery of events: per event a tuple of the calls that are really wanted, in the user's order."""
 
-import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.core.errors import ArgumentError, SignatureError, UnknownEvent
 from epochal.core.events import BATCH_EVENTS, EVENT_NAMES, OWN_DECLARED
+from epochal.core.log import log
 
 if TYPE_CHECKING:
     from epochal.core.moment import Moment
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SAFE_POINT = "at_safe_point"  # asked like an event, but with the moment as a second argument
 FAILURES_IN_A_ROW = 3
-logger = logging.getLogger("epochal")
 
 
 class Handle:
@@ -274,7 +273,7 @@ class Dispatcher:
             return error
         count = self.failures[handle.label] = self.failures.get(handle.label, 0) + 1
         if count == 1:
-            logger.error(
+            log().error(
                 "%s failed in %s; the training goes on. Further failures of it are counted, not shown.",
                 handle.label, handle.slot.event, exc_info=error,
             )  # fmt: skip
@@ -291,7 +290,7 @@ class Dispatcher:
         if handle.failures_in_a_row >= FAILURES_IN_A_ROW and handle.label not in self.switched_off:
             self.switched_off.add(handle.label)
             self.rebuild()
-            logger.error(
+            log().error(
                 "%s is switched off: it failed %d times in a row in %s.",
                 handle.label,
                 FAILURES_IN_A_ROW,

@@ -1,6 +1,5 @@
 """The moments of a training: what an integration calls, and what then happens, once for every trainer."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.core.dispatch import SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
 from epochal.core.host import RateHost, Record, Saver
+from epochal.core.log import log
 from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
 from epochal.core.rates import Rates
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from epochal.core.debug import GrammarWatch
     from epochal.core.run import Run
 
-logger = logging.getLogger("epochal")
 
 SCOPE_ENDS = {  # what is open -> the event that closes it
     "train": "on_train_end",
@@ -201,7 +200,7 @@ class Engine:
         if error is not None:
             self.checkpoint_error = error
             self.checkpoint_errors += 1
-            logger.error("a checkpoint could not be written; the training goes on: %s", error, exc_info=error)
+            log().error("a checkpoint could not be written; the training goes on: %s", error, exc_info=error)
             self.fire("on_checkpoint_error")
 
     # -- the moments of a training ------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ class Engine:
         stale = entry.validated and entry.at.epoch < self.epoch and not entry.name.startswith(FINAL)
         if stale and not self.warned_stale:
             self.warned_stale = True
-            logger.warning(
+            log().warning(
                 "%r was read at on_train_epoch_end of epoch %d, but it is from epoch %d: this epoch's validation has"
                 " not measured it yet. Read it at on_fit_epoch_end, where it is fresh.",
                 entry.name, self.epoch, entry.at.epoch,

@@ -1,19 +1,18 @@
 """How a training of a run begins and ends: states in, events out, whatever happens."""
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.core import debug
 from epochal.core.errors import AttachError
+from epochal.core.log import log
 from epochal.core.moment import Moment
 from epochal.core.summary import Summary
 
 if TYPE_CHECKING:
     from epochal.core.run import Run
 
-logger = logging.getLogger("epochal")
 EXIT_REASONS = {"KeyboardInterrupt": "interrupted", "Preempted": "preempted"}
 
 
@@ -100,7 +99,7 @@ def close(run: "Run") -> None:
     engine.data = engine.outputs = None
     engine.sinks = ()
     for late in engine.requests.take_saves():
-        logger.warning(
+        log().warning(
             "%s asked for a checkpoint (%s) when the training was over; ask in on_train_end.", late.by, late.reason
         )
     engine.active = False
@@ -113,7 +112,7 @@ def tell(run: "Run") -> None:
         try:
             call()
         except Exception:
-            logger.exception("the summary of a training could not be shown")
+            log().exception("the summary of a training could not be shown")
 
 
 def summary(run: "Run") -> Summary:

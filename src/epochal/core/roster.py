@@ -1,6 +1,5 @@
 """The callbacks of a run: their names, their calls, and their states from one training to the next."""
 
-import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +7,11 @@ from epochal.core.callback import Callback, given_name
 from epochal.core.dispatch import SAFE_POINT, Dispatcher, Handle
 from epochal.core.errors import ArgumentError, AttachError, CapabilityError, UnknownEvent, nearest
 from epochal.core.events import EVENT_NAMES, OWN_DECLARED
+from epochal.core.log import log
 
 if TYPE_CHECKING:
     from epochal.core.run import Run
 
-logger = logging.getLogger("epochal")
 _serving: dict[int, tuple[object, "Run"]] = {}  # id of a callback or condition -> it, and the training it serves
 UNPREFIXED = ("optimizer_step", "teardown")  # the events whose name does not begin with on_
 FIRST_STATE = "_first_state"
@@ -138,10 +137,10 @@ class Roster:
             return
         for label in self.callbacks:
             if label not in saved:
-                logger.warning("resume: %s was not there when the checkpoint was written; it begins anew.", label)
+                log().warning("resume: %s was not there when the checkpoint was written; it begins anew.", label)
         for label in saved:
             if label not in self.callbacks:
-                logger.warning(
+                log().warning(
                     "resume: the checkpoint has a state for %s, which is not there now; it is left out.", label
                 )
 

@@ -1,9 +1,7 @@
 """The run: what every callback receives, the same in every trainer."""
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from epochal.core.callback import Callback
@@ -11,13 +9,15 @@ from epochal.core.dispatch import Handle, caller
 from epochal.core.engine import Engine
 from epochal.core.errors import ArgumentError, AttachError, CapabilityError
 from epochal.core.fitness import Fitness, FitnessSpec
+from epochal.core.log import log
 from epochal.core.metrics import Metrics
 from epochal.core.rates import check_group, check_rate
 from epochal.core.requests import RateRequest, SaveRequest, StopRequest
 from epochal.core.roster import Roster
 
-logger = logging.getLogger("epochal")
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from epochal.core.summary import Summary
 
 ALL_CAPABILITIES = frozenset({"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "validate", "pause"})
@@ -28,7 +28,7 @@ class Folder(Protocol):
     """Where a run keeps its files; floor 2 provides it."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> "Path":
         """The folder; it may not exist yet."""
         ...
 
@@ -37,7 +37,7 @@ class Folder(Protocol):
         """The run's name."""
         ...
 
-    def make(self) -> Path:
+    def make(self) -> "Path":
         """Make the folder, if it is not there, and return it."""
         ...
 
@@ -170,7 +170,7 @@ class Run:
         return self.engine.world_size
 
     @property
-    def dir(self) -> Path:
+    def dir(self) -> "Path":
         """Where this run keeps its files; made when the first file is written."""
         if self.folder is None:
             raise AttachError("this run has no folder yet: it is known when the training starts")
@@ -211,7 +211,7 @@ class Run:
     def stop(self, reason: str) -> None:
         """Ask the training to end at the next safe point; requests are added up, never overwritten."""
         if not self.engine.active:
-            logger.warning("stop(%r) came while no training runs; the next one does not know of it.", reason)
+            log().warning("stop(%r) came while no training runs; the next one does not know of it.", reason)
         self.engine.requests.stops.append(StopRequest(str(reason), self.who()))
 
     def save(self, reason: str) -> None:

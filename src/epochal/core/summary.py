@@ -1,8 +1,10 @@
 """What a training was, once it is over."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Summary(NamedTuple):
@@ -13,7 +15,7 @@ class Summary(NamedTuple):
     """
 
     name: str
-    dir: Path | None
+    dir: "Path | None"
     epochs: int
     steps: int
     seconds: float

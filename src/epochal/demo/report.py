@@ -1,7 +1,6 @@
 """What a person reads when the demo is over: why it ended, what was learnt, what each callback did, where all is."""
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -59,7 +58,7 @@ def verdict(outcome: Outcome) -> Text:
     text.append(f"after epoch {summary.epochs} of at most {plan.epochs}, {duration(summary.seconds)}")
     text.append(f", {summary.steps} steps\n")
     if summary.stop_reason is not None:
-        text.append("why      ", style="bold").append(f"{from_one(summary.stop_reason)}\n")
+        text.append("why      ", style="bold").append(f"{summary.stop_reason}\n")
     if outcome.best is None:
         return text.append(f"{plan.quality} was never measured", style="red")
     epoch, value = outcome.best
@@ -70,15 +69,6 @@ def verdict(outcome: Outcome) -> Text:
     if summary.best_fitness is not None and summary.best_epoch is not None:
         text.append(f"\nfitness  {summary.best_fitness:.3f} at epoch {summary.best_epoch + 1}, the best", style="dim")
     return text
-
-
-def from_one(text: str) -> str:
-    """Return a stop reason with its epochs counted from 1, as everything else in the report counts them.
-
-    >>> from_one("val/loss has not improved for 3 checks (best 0.31 at epoch 1)")
-    'val/loss has not improved for 3 checks (best 0.31 at epoch 2)'
-    """
-    return re.sub(r"(?<=at epoch )\d+", lambda found: str(int(found[0]) + 1), text)
 
 
 def plots(outcome: Outcome, width: int) -> Table:

@@ -1,10 +1,8 @@
 """Plain PyTorch: the user keeps the loop, Epochal sees its epochs, batches, validations and steps."""
 
-import logging
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,12 +16,11 @@ from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.pytorch_state import LoopState
 from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
-from epochal.runs.folder import RunFolder
 
 if TYPE_CHECKING:
+    from epochal.runs.folder import RunFolder
     from epochal.runs.resume import ResumePoint
 
-logger = logging.getLogger("epochal")
 Batch = TypeVar("Batch")
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_epoch_abort"})
 PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {"stop_in_batch", "save", "set_lr", "data", "gradients"}
@@ -32,7 +29,7 @@ PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {"stop_in_batch", "save", 
 class LoopRun(Run):
     """The run of a plain loop: a ``Run`` with ``epochs``, ``batches`` and ``validation``."""
 
-    def __init__(self, folder: RunFolder, fitness: FitnessSpec, state: LoopState) -> None:
+    def __init__(self, folder: "RunFolder", fitness: FitnessSpec, state: LoopState) -> None:
         super().__init__(host="Loop", provides=PROVIDES, folder=folder, fitness=fitness)
         self.loop_state = state
         self.stepless = not state.optimizers
@@ -225,10 +222,11 @@ class Loop:
         name: str | None = None,
         resume: bool | str | os.PathLike[str] = False,
     ) -> None:
+        from epochal.runs.folder import RunFolder
         from epochal.runs.resume import find_resume_point
 
         self.state = LoopState(model, optimizer, scheduler, scaler, ema, state)
-        parent = Path(dir if dir is not None else "runs")
+        parent = dir if dir is not None else "runs"
         self.point = find_resume_point(parent, name, resume)
         self.folder = self.point.folder if self.point is not None else RunFolder(parent, name)
         self.run = LoopRun(self.folder, fitness, self.state)

@@ -25,7 +25,7 @@ class ResumePoint(NamedTuple):
 
 
 def find_resume_point(
-    parent: Path, name: str | None, resume: bool | str | os.PathLike[str] = False
+    parent: str | os.PathLike[str], name: str | None, resume: bool | str | os.PathLike[str] = False
 ) -> ResumePoint | None:
     """Return from where to go on, or None to start afresh, which is said when a resume was wanted.
 
@@ -41,7 +41,7 @@ def find_resume_point(
     if wanted is not True:
         return at_path(Path(wanted).expanduser().absolute())
     base = name or default_name()
-    runs = runs_named(parent, base)
+    runs = runs_named(Path(parent), base)
     point = at_run(runs[-1]) if runs else None
     if point is None:
         why = f"{runs[-1]} holds no checkpoint to go on from" if runs else f"there is no run {base!r} in {parent}"
