@@ -87,18 +87,21 @@ def test_wrong_every_is_refused():
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from epochal.core.callback import Callback
 from epochal.loggers.csv import CSVLogger
 from epochal.loggers.json import JSONLogger
 from epochal.testing import simulate
 
+def count(path, what):
+    return open(path).read().count(what) if os.path.exists(path) else 0
+
 class Die(Callback):
     def on_train_epoch_start(self, run):
         if run.epoch == 5:
             # the writer has a moment to see the epochs before; whoever is killed has none
-            while not os.path.exists("m.csv") or open("m.csv").read().count("\\n") < 6:
-                pass
+            while count("m.csv", "\\n") < 6 or count("m.jsonl", "\\n") < 5:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
 simulate([JSONLogger("m.jsonl"), CSVLogger("m.csv"), Die()], [{"x": float(n)} for n in range(9)])
