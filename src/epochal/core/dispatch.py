@@ -67,9 +67,7 @@ class Handle:
         try:
             call(*args)
         finally:
-            costs = self.slot.dispatcher.costs
-            count, spent = costs.get(self.label, (0, 0))
-            costs[self.label] = (count + 1, spent + perf_counter_ns() - start)
+            self.slot.dispatcher.charge(self.label, perf_counter_ns() - start)
 
 
 class Slot:
@@ -243,6 +241,11 @@ class Dispatcher:
         """Remove every call of one callback."""
         for slot in self.slots.values():
             slot.set(tuple(one for one in slot.wanted if one.label != label))
+
+    def charge(self, label: str, nanoseconds: int, calls: int = 1) -> None:
+        """Add to what a callback cost."""
+        count, spent = self.costs.get(label, (0, 0))
+        self.costs[label] = (count + calls, spent + nanoseconds)
 
     def time_calls(self, on: bool = True) -> None:
         """Measure from now on what each callback costs."""
