@@ -43,7 +43,7 @@ def test_it_keeps_the_newest_and_the_best_of_what_it_asked_for(curve, keep_last,
     there = []
     for epoch in range(len(curve)):
         there.append(epoch)
-        newest = set(there) if keep_last == -1 else set(there[len(there) - keep_last :] if keep_last else [])
+        newest = set(there) if keep_last == -1 else set(there[-keep_last:] if keep_last else [])
         rated = sorted((one for one in there if curve[one] == curve[one]), key=lambda one: sign * curve[one])
         best = set(rated) if keep_best == -1 else set(rated[:keep_best])
         there = [one for one in there if one in newest | best or one == epoch]  # the newest resume point always stays
