@@ -121,7 +121,7 @@ class LearningRate(Callback):
             return self.length or run.num_epochs
         if run.num_batches is None:
             return None
-        return max(1, round(run.num_epochs * run.num_batches / max(1, run.engine.longest_group)))
+        return max(1, round(run.num_epochs * run.num_batches / run.engine.group_size()))
 
     def unknown(self, run: "Run") -> str:
         """Say what is not known and what to do."""

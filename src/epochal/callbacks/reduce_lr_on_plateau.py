@@ -10,7 +10,7 @@ from epochal.callbacks.policy import Policy
 from epochal.conditions.arguments import check_amount, check_count, check_metric
 from epochal.conditions.base import Condition
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
-from epochal.core.errors import ArgumentError, nearest
+from epochal.core.errors import ArgumentError, CapabilityError, nearest
 
 if TYPE_CHECKING:
     from epochal.core.moment import Moment
@@ -146,6 +146,12 @@ class ReduceLROnPlateau(Policy):
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.due.metric!r}, factor={self.factor:g}, patience={self.due.patience})"
+
+    def on_train_start(self, run: "Run") -> None:
+        """Refuse a training without a learning rate."""
+        super().on_train_start(run)
+        if run.engine.rate_host is None:
+            raise CapabilityError(f"{self.name}: {run.host} shows no optimizer, so there is no learning rate to reduce")
 
     def act(self, run: "Run", now: "Moment") -> None:
         """Cut the rates that are above their floors."""

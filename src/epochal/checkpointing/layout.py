@@ -17,6 +17,7 @@ STATE = "state.json"
 COMMIT = "COMMIT"
 TENSORS = ".safetensors"
 BAD = ".bad-"
+LEFT = ".left-"  # what a run left behind when it went on from an earlier checkpoint
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

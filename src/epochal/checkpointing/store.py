@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.checkpointing.commit import commit, remove, remove_leftovers, sync_folder, write_pointer
-from epochal.checkpointing.layout import BAD, FileRecord, Manifest, folder_name, now
+from epochal.checkpointing.layout import BAD, LEFT, FileRecord, Manifest, folder_name, now
 from epochal.checkpointing.listing import Listing, read_listing
 from epochal.checkpointing.parts import encode_parts
 from epochal.checkpointing.retention import Keep, kept, ranked
@@ -146,12 +146,23 @@ class CheckpointStore:
             self._set_aside(saved.path, verdict)
         return None
 
+    def go_on_from(self, name: str) -> None:
+        """Set aside, as ``.left-...``, what was saved after one checkpoint: a run goes on from there another way."""
+        serial = next(one.manifest.serial for one in self._listing.saved if one.manifest.name == name)
+        for later in [one for one in self._listing.saved if one.manifest.serial > serial]:
+            _log.warning("checkpoint %s is later than %s and set aside.", later.path, name)
+            self._listing.saved.remove(later)
+            self._rename(later.path, LEFT)
+
     def _set_aside(self, path: Path, verdict: Verdict) -> None:
         if verdict.newer:  # not damaged, and going on without it would lose what it holds
             raise CheckpointError(f"{path} is {verdict}")
         _log.error("checkpoint %s is damaged, the one before it is taken: %s", path, verdict)
+        self._rename(path, BAD)
+
+    def _rename(self, path: Path, prefix: str) -> None:
         try:
-            os.rename(path, path.with_name(self._free(BAD + path.name)))
+            os.rename(path, path.with_name(self._free(prefix + path.name)))
             sync_folder(path.parent)
         except OSError as error:
             _log.error("%s could not be set aside: %s", path, error.strerror)

@@ -161,7 +161,8 @@ def caller() -> Handle | None:
     while frame is not None:
         if frame.f_code in DELIVERY:
             names = frame.f_locals
-            return names["handles"][names["calls"].index(names["call"])]
+            if "call" in names:
+                return names["handles"][names["calls"].index(names["call"])]
         frame = frame.f_back
     return None
 
@@ -264,7 +265,7 @@ class Dispatcher:
         self.switched_off.clear()
         for slot in self.slots.values():
             for handle in slot.wanted:
-                handle.watched, handle.failures_in_a_row = False, 0
+                handle.watched, handle.failures_in_a_row, handle.occurrences = False, 0, 0
         self.rebuild()
 
     def failed(self, handle: Handle, error: BaseException) -> BaseException | None:

@@ -31,7 +31,7 @@ SCOPE_ENDS = {  # what is open -> the event that closes it
     "val_batch": "on_val_batch_end",
 }
 
-OWN_STATE = ("epoch", "next_epoch", "step", "batches", "longest_group")
+OWN_STATE = ("epoch", "next_epoch", "step", "batches", "groups")
 
 
 class Engine:
@@ -56,11 +56,8 @@ class Engine:
         self.active = False
         self.slots = slots = self.dispatcher.slots
         self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
-        self.steps, self.gradients, self.policies = (
-            slots["optimizer_step"],
-            slots["on_before_zero_grad"],
-            slots[SAFE_POINT],
-        )
+        self.steps, self.gradients = slots["optimizer_step"], slots["on_before_zero_grad"]
+        self.policies = slots[SAFE_POINT]
         self.grammar_watch: GrammarWatch | None = None
         self.reset()
 
@@ -78,21 +75,19 @@ class Engine:
         self.checkpoint_errors = 0
         self.fitness_rule.reset()
         self.end_reason: str | None = None
-        self.epoch, self.next_epoch, self.num_epochs = 0, 0, None
-        self.batch, self.num_batches = 0, None
-        self.val_batch, self.num_val_batches = 0, None
+        self.epoch = self.next_epoch = self.batch = self.val_batch = 0
+        self.num_epochs: int | None = None
+        self.num_batches: int | None = None
+        self.num_val_batches: int | None = None
         self.step = self.batches = 0
         self.data = self.outputs = None
         self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
-        self.since_step = self.longest_group = 0
+        self.since_step = 0
+        self.groups: dict[int, int] = {}  # batches from one step to the next -> how often
         self.scopes: list[str] = []  # what has started and not ended, the innermost last
         self.started = time.monotonic()
         self.thread = threading.get_ident()
-
-    num_epochs: int | None
-    num_batches: int | None
-    num_val_batches: int | None
 
     # -- logging ------------------------------------------------------------------------------------------------
 
@@ -195,8 +190,8 @@ class Engine:
         except Exception as failed:  # somebody's state_dict
             error = failed
         else:
+            error = self.saver.write(captured)  # before anybody can change what is captured
             self.fire("on_model_save")
-            error = self.saver.write(captured)
         if error is not None:
             self.checkpoint_error = error
             self.checkpoint_errors += 1
@@ -236,9 +231,9 @@ class Engine:
         """``optimizer_step`` and ``on_before_zero_grad``; ``counts``: this optimizer's steps are ``run.step``."""
         if counts:
             self.step += 1
-            if self.since_step > self.longest_group:
-                self.longest_group = self.since_step
-            self.since_step = 0
+            if self.since_step:
+                self.groups[self.since_step] = self.groups.get(self.since_step, 0) + 1
+                self.since_step = 0
         if self.in_epoch and not self.in_validation and not self.batches_done:
             if self.steps.calls:
                 self.scopes.append("step")
@@ -344,10 +339,12 @@ class Engine:
         self.in_batch = self.in_val_batch = self.in_validation = self.in_epoch = False
         del self.scopes[self.scopes.index("epoch") :]
         self.fire("on_train_epoch_abort")
-        self.metrics.begin_epoch()
+        self.metrics.forget_epoch()
+        self.fitness_rule.new = self.fitness_rule.native = None
 
     def train_end(self) -> None:
         """``on_train_end``; a checkpoint asked for in it is still written."""
+        self.drain()
         self.end_reason = self.end_reason or ("stopped" if self.requests.stops else "completed")
         self.in_training = False
         self.scopes.clear()
@@ -375,7 +372,11 @@ class Engine:
         """Say whether a stop may be taken after this batch: not inside a running accumulation group."""
         if self.world_size > 1:
             return False  # ranks agree at epoch ends only
-        return bool(self.requests.stops) and (self.since_step == 0 or self.since_step >= self.longest_group)
+        return bool(self.requests.stops) and (self.since_step == 0 or self.since_step >= self.group_size())
+
+    def group_size(self) -> int:
+        """Return how many batches make an optimizer step: the usual number, which a skipped step does not change."""
+        return max(self.groups, key=lambda size: (self.groups[size], -size), default=1)
 
     # -- the run's own state ------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
     >>> nearest("on_train_bacth_end", ["on_train_start", "on_train_batch_end"])
     'on_train_batch_end'
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return None  # the message shows what was given instead of a name
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}

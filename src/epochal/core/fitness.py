@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 from epochal.core.errors import ArgumentError, MetricNotFound
+from epochal.core.log import log
 from epochal.core.metrics import At, Metrics
 
 Source = Literal["named", "logged", "native", "loss"]
@@ -50,6 +51,8 @@ class Fitness:
         """Forget what was measured: a new training begins."""
         self.native: float | None = None  # what the trainer says, set by its integration when it is fresh
         self.source: Source | None = None
+        self.missing: str | None = None  # why what fitness= names has no value yet
+        self.told = False  # that was said
         self.value: float | None = None
         self.best: float | None = None
         self.best_epoch: int | None = None
@@ -81,6 +84,10 @@ class Fitness:
         if self.new is not None:
             settled["fitness"] = self.new
         self.new = self.native = None
+        if self.missing and self.value is None and not validation:
+            log().warning("fitness= cannot be measured, so nothing is best: %s", self.missing)
+            self.missing = None
+            self.told = True
         return settled
 
     def fresh(self, metrics: Metrics, validating: bool) -> tuple[Source, float] | None:
@@ -102,7 +109,8 @@ class Fitness:
         reads = _Reads(metrics, validating)
         try:
             value = number(spec(reads)) if callable(spec) else read_signed(spec, reads)
-        except MetricNotFound:
+        except MetricNotFound as error:
+            self.missing = str(error) if source == "named" and not self.told else None
             return None
         return (source, value) if reads.fresh else None
 

@@ -27,6 +27,8 @@ def begin(
         raise AttachError("this run is detached; attach again")
     engine.reset()
     engine.dispatcher.begin()
+    engine.params.update(run.given_params)
+    run.given_params.clear()
     engine.model, engine.optimizer, engine.trainer = model, optimizer, trainer
     engine.active = True
     try:
@@ -63,6 +65,7 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     if not engine.active:
         return
     raised: list[BaseException | None] = []
+    engine.drain()
     if error is not None:
         engine.end_reason = end_reason(error)
         raised += engine.close_failed()
@@ -73,9 +76,7 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
             except BaseException as failed:
                 raised.append(failed)
     engine.end_reason = engine.end_reason or "completed"
-    run.past.append(summary(run))
-    raised.append(engine.slot("teardown").fire_all(run))
-    run.past[-1] = run.past[-1]._replace(notes=tuple(engine.notes), failures=dict(engine.dispatcher.failures))
+    raised += teardown(run)
     close(run)
     tell(run)
     errors = [one for one in raised if one is not None]
@@ -86,6 +87,20 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     for other in errors:
         if error is not None and other is not error:
             error.add_note(f"while the training was ending: {other!r} {' '.join(getattr(other, '__notes__', ()))}")
+
+
+def teardown(run: "Run") -> list[BaseException | None]:
+    """Sum the training up and deliver ``teardown``, whatever cannot be told; return what failed."""
+    raised: list[BaseException | None] = []
+    try:
+        run.past.append(summary(run))
+    except Exception as failed:
+        raised.append(failed)
+    raised.append(run.engine.slot("teardown").fire_all(run))
+    if run.past:
+        late = {"notes": tuple(run.engine.notes), "failures": dict(run.engine.dispatcher.failures)}
+        run.past[-1] = run.past[-1]._replace(**late)
+    return raised
 
 
 def close(run: "Run") -> None:

@@ -149,9 +149,17 @@ class Metrics(Mapping[str, float]):
         """Return Epochal's name for a name of the trainer's own."""
         return self.aliases.get(name, name)
 
+    def find(self, name: str) -> Entry | None:
+        """Return what was measured under a name, Epochal's or the trainer's own, or None."""
+        for known in (name, self.canonical(name)):
+            entry = self.entries.get(known)
+            if entry is not None and entry.raw is not None:
+                return entry
+        return None
+
     def __getitem__(self, name: str) -> float:
-        entry = self.entries.get(name) or self.entries.get(self.canonical(name))
-        if entry is None or entry.raw is None:
+        entry = self.find(name)
+        if entry is None:
             raise MetricNotFound(name, self)
         if self.on_read is not None:
             self.on_read(entry)
@@ -164,16 +172,15 @@ class Metrics(Mapping[str, float]):
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        entry = self.entries.get(self.canonical(name)) if isinstance(name, str) else None
-        return entry is not None and entry.raw is not None
+        return isinstance(name, str) and self.find(name) is not None
 
     def __repr__(self) -> str:
         return f"Metrics({', '.join(self)})"
 
     def measured(self, name: str) -> Measured:
         """Return a metric's newest value with the epoch, batch and step at which it was measured."""
-        entry = self.entries.get(self.canonical(name))
-        if entry is None or entry.raw is None:
+        entry = self.find(name)
+        if entry is None:
             raise MetricNotFound(name, self)
         return Measured(entry.number(), *entry.where)
 
@@ -212,7 +219,9 @@ class Metrics(Mapping[str, float]):
             entry.where = at
             entry.fresh = entry.in_epoch = True
             entry.validated = validation
-            if batch:
+            if validation and not batch:
+                entry.val_mean = None  # what is logged after a validation's batches is its value, not their mean
+            elif batch:
                 mean = entry.val_mean if validation else entry.mean
                 if mean is None:
                     mean = entry.begin_mean(validation)
@@ -226,6 +235,19 @@ class Metrics(Mapping[str, float]):
         for entry in self.entries.values():
             entry.in_epoch = False
             entry.mean = entry.val_mean = None
+
+    def forget_epoch(self) -> None:
+        """Forget what an epoch that was given up has measured and nobody has looked at."""
+        self.begin_epoch()
+        for entry in self.entries.values():
+            entry.fresh = False
+            entry.on_way.clear()
+            entry.arrivals = None if entry.arrivals is None else []
+
+    def forget_validation(self) -> None:
+        """Forget the batch values of a validation that failed."""
+        for entry in self.entries.values():
+            entry.val_mean = None
 
     def end_batches(self, at: At) -> None:
         """Give ``train/`` metrics that were logged in batches their mean; others keep it for the history."""

@@ -69,8 +69,7 @@ class Roster:
         except BaseException:
             self.remove(callback)
             raise
-        if FIRST_STATE not in vars(callback):
-            object.__setattr__(callback, FIRST_STATE, copied(callback.state_dict()))
+        first_state(callback)
         for implied in callback.implies():
             self.add(implied)
 
@@ -97,6 +96,8 @@ class Roster:
                 if callable(callback)
                 else "derive it from epochal.Callback"
             )
+            if isinstance(callback, (list, tuple)):
+                cure = "that is a list; pass its members one by one, as attach(model, *callbacks)"
             if isinstance(callback, type):
                 cure = f"that is the class; pass an object, {callback.__name__}(...)"
             raise AttachError(f"{callback!r} is not a callback: {cure}")
@@ -111,15 +112,16 @@ class Roster:
         """Take a callback out again."""
         label = self.label(callback)
         self.dispatcher.remove_label(label)
+        self.undeclared = [(one, method) for one, method in self.undeclared if one is not callback]
         del self.callbacks[label]
 
     def begin(self, saved: Mapping[str, Any] | None) -> None:
         """Claim every object for this training and give it its first state, or the saved one."""
-        for callback, method in self.undeclared:
+        for _, method in self.undeclared:
             if method not in self.dispatcher.slots:
                 raise UnknownEvent(method, self.dispatcher.events())
-            self.listen(callback, method)
-        self.undeclared.clear()
+        while self.undeclared:
+            self.listen(*self.undeclared.pop(0))
         self.saved = saved
         self.join(())
 
@@ -128,7 +130,7 @@ class Roster:
         self.claim_all()
         for label, callback in self.callbacks.items():
             if label not in known:
-                callback.load_state_dict(copied((self.saved or {}).get(label, vars(callback)[FIRST_STATE])))
+                callback.load_state_dict(copied((self.saved or {}).get(label, first_state(callback))))
 
     def tell_differences(self) -> None:
         """Say, when the training starts, which callbacks the checkpoint does not know, and the reverse."""
@@ -173,6 +175,13 @@ class Roster:
     def states(self) -> dict[str, dict[str, Any]]:
         """Return every callback's state by its name."""
         return {label: callback.state_dict() for label, callback in self.callbacks.items()}
+
+
+def first_state(callback: Callback) -> dict[str, Any]:
+    """Return the state that a callback had when it was first seen; pickling may have dropped it: then its own."""
+    if FIRST_STATE not in vars(callback):
+        object.__setattr__(callback, FIRST_STATE, copied(callback.state_dict()))
+    return vars(callback)[FIRST_STATE]
 
 
 def copied(state: Mapping[str, Any]) -> dict[str, Any]:

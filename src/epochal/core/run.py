@@ -56,6 +56,7 @@ class Run:
         self.engine = Engine(self, Fitness(fitness))
         self.roster = Roster(self, self.engine.dispatcher, provides)
         self.past: list[Summary] = []
+        self.given_params: dict[str, Any] = {}  # given before a training
         self.checkpoint_store: Any = None
         self.on_detach: Callable[[], None] | None = None
         self.detached = False
@@ -211,7 +212,8 @@ class Run:
     def stop(self, reason: str) -> None:
         """Ask the training to end at the next safe point; requests are added up, never overwritten."""
         if not self.engine.active:
-            log().warning("stop(%r) came while no training runs; the next one does not know of it.", reason)
+            self.too_late(f"stop({reason!r})")
+            return
         self.engine.requests.stops.append(StopRequest(str(reason), self.who()))
 
     def save(self, reason: str) -> None:
@@ -227,8 +229,8 @@ class Run:
         self.ask_rate(RateRequest("scale", check_rate(factor, "a factor of the learning rate"), group))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Take hyper-parameters."""
-        self.engine.params.update(params)
+        """Take hyper-parameters; before a training they are that training's."""
+        (self.engine.params if self.engine.active else self.given_params).update(params)
         if self.engine.sinks:
             self.engine.publish("params", dict(params))
 
@@ -249,6 +251,10 @@ class Run:
         self, event: str, every: int | None = None, once: bool = False, guarded: bool = False
     ) -> Callable[[Function], Function]:
         """Register the decorated function for an event."""
+        if callable(event):
+            name = getattr(event, "__name__", "on_...")
+            raise ArgumentError(f'write @run.on("{name}"): the event is named in the parentheses')
+        self.engine.dispatcher.slot(event)
 
         def register(fn: Function) -> Function:
             self.add_callback(event, fn, every=every, once=once, guarded=guarded)
@@ -302,6 +308,9 @@ class Run:
         """Ask for a checkpoint on behalf of the callback that is running."""
         if self.engine.saver is None:
             raise CapabilityError(f"{self.host} has no checkpoints in this training: nothing can be saved")
+        if not self.engine.active:
+            self.too_late(f"save({reason!r})")
+            return
         self.engine.requests.add_save(SaveRequest(str(reason), self.who(), pinned))
 
     def ask_rate(self, request: RateRequest) -> None:
@@ -309,10 +318,17 @@ class Run:
         host = self.engine.rate_host
         if host is None:
             raise CapabilityError(f"{self.host} shows no optimizer now: its learning rate cannot be changed")
+        if not self.engine.active:
+            self.too_late(f"{request.kind}_lr({request.value})")
+            return
         check_group(request.group, host.groups())
         self.engine.requests.add_rate(request)
         if threading.get_ident() == self.engine.thread:
             self.engine.take_over_rates()
+
+    def too_late(self, what: str) -> None:
+        """Say that a request came while no training runs."""
+        log().warning("%s came while no training runs; the next one does not know of it.", what)
 
     def who(self) -> str:
         """Return who is calling: the callback whose event is being delivered on this thread, or "user"."""

@@ -98,7 +98,7 @@ class HostCopy:
             self.host = torch.empty(1, dtype=value.dtype, pin_memory=True)
             self.host.copy_(value.reshape(1), non_blocking=True)
             self.event = torch.cuda.Event()
-            self.event.record()
+            self.event.record(torch.cuda.current_stream(value.device))
 
     def arrived(self) -> bool:
         """Say whether the number has reached the host."""

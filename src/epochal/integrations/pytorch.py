@@ -13,6 +13,7 @@ from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError, AttachError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
+from epochal.core.log import log
 from epochal.core.run import Run
 from epochal.integrations.pytorch_state import LoopState
 from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
@@ -58,6 +59,10 @@ class LoopRun(Run):
             raise AttachError(f"run.epochs({n}) inside an epoch: one epoch ends before the next begins")
         self.close_epoch()
         self.start(n)
+        if self.resumed_from is not None and engine.next_epoch >= n:
+            log().warning(
+                "nothing is left to train: %d of %d epochs were done when it was resumed.", engine.next_epoch, n
+            )
         while engine.next_epoch < n and not engine.requests.stops:
             if self.pending_random_state is not None:
                 restore_random_state(self.pending_random_state)
@@ -89,7 +94,10 @@ class LoopRun(Run):
                 " to validate in the middle, enter run.validation() inside the batch body"
             )
         self.close_batch()
-        number = engine.batches - self.batches_before
+        first = number = engine.batches - self.batches_before
+        if number and engine.stop_now():  # taken in an earlier call of this epoch
+            engine.epoch_cut = True
+            return
         engine.num_batches = length = (number + count) if (count := length_of(loader)) is not None else None
         me, requests = object(), engine.requests
         self.iterating = me
@@ -102,6 +110,11 @@ class LoopRun(Run):
                     engine.epoch_cut = length is None or number + 1 < length
                     break
                 number += 1
+            if number == first:
+                log().warning(
+                    "epoch %d has no batch: the loader is empty, or a generator that was used up; nothing was trained.",
+                    engine.epoch,
+                )
         finally:
             if self.iterating is me:  # one of an earlier epoch, held by somebody, may be closed late
                 self.iterating = None
@@ -138,6 +151,8 @@ class LoopRun(Run):
             for further in engine.close_failed(depth):
                 error.add_note(f"while the validation was ending: {further!r}")
             engine.in_validation = engine.in_val_batch = False
+            engine.data = engine.outputs = None
+            engine.metrics.forget_validation()
             raise
         if engine.in_val_batch:
             engine.val_batch_end()
@@ -225,6 +240,8 @@ class Loop:
         from epochal.runs.folder import RunFolder
         from epochal.runs.resume import find_resume_point
 
+        if isinstance(callbacks, Callback):
+            raise ArgumentError(f"callbacks={callbacks!r} is one callback; give a list, callbacks=[...]")
         self.state = LoopState(model, optimizer, scheduler, scaler, ema, state)
         parent = dir if dir is not None else "runs"
         self.point = find_resume_point(parent, name, resume)
@@ -235,6 +252,11 @@ class Loop:
         self.used = False
         for callback in callbacks:
             self.run.add(callback)
+
+    def __getattr__(self, name: str) -> Any:
+        """Say how a Loop is used, to who asks it for what its run has."""
+        hint = f"; write `with Loop(...) as run:`, then run.{name}" if hasattr(LoopRun, name) else ""
+        raise AttributeError(f"a Loop has no {name!r}{hint}")
 
     def use_folder(self) -> None:
         """Let the run's checkpoints go into its folder."""
@@ -263,6 +285,8 @@ class Loop:
             saved = {part: self.point.saved.load(part) for part in ("run", "callbacks")}
             self.state.restore(self.point.saved)
             self.store.protect(self.point.saved.manifest.name)
+            if self.point.chosen:
+                self.store.go_on_from(self.point.saved.manifest.name)
             run.resumed_from, run.pending_random_state = self.point, self.point.saved.load("rng")
         self.hooks = [
             OptimizerHooks(engine, one, counts=not index, prefix=f"optimizer{index}/" if index else "")

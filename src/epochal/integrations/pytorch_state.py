@@ -1,5 +1,6 @@
 """Everything a plain loop was given that has a state: checked, captured and restored."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -32,6 +33,10 @@ class LoopState:
             for part, things in (("scheduler", scheduler), ("scaler", scaler), ("ema", ema))
             for index, thing in enumerate(as_list(things))
         }
+        if state is not None and not isinstance(state, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(
+                f"state={state!r} must map names to things with state_dict, as state={{'sampler': sampler}}"
+            )
         self.named = dict(state or {})
         check(model, "model", "an nn.Module")
         for optimizer_ in self.optimizers:
@@ -70,13 +75,28 @@ class LoopState:
         lines += [f"state: {name!r} differs" for name in set(trees.get("state", {})) ^ set(now.get("state", {}))]
         if lines:
             raise different(saved, lines)
+        self.restore_unchecked(saved, self.flat(trees), copy.deepcopy(self.flat(now)))
         restore(self.model, trees["model"])
         for one, tree in zip(self.optimizers, trees.get("optimizer", []), strict=True):
             one.load_state_dict({key: value for key, value in tree.items() if key != "class"})
-        for part, thing in self.singles.items():
-            restore(thing, trees[part])
-        for name, thing in self.named.items():
-            restore(thing, trees["state"][name])
+
+    def flat(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the states of schedulers, scalers, averages and what the user named, each by what messages call it."""
+        named = {f"state[{name!r}]": tree for name, tree in parts.get("state", {}).items()}
+        return {part: parts[part] for part in self.singles} | named
+
+    def restore_unchecked(self, saved: Any, trees: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Load what only its own ``load_state_dict`` can judge, first; if it refuses, put back what was there."""
+        things = self.singles | {f"state[{name!r}]": thing for name, thing in self.named.items()}
+        tried: list[str] = []
+        for label, thing in things.items():
+            tried.append(label)
+            try:
+                restore(thing, trees[label])
+            except Exception as error:
+                for earlier in tried:
+                    restore(things[earlier], before[earlier])
+                raise different(saved, [f"{label}: {error}"]) from error
 
     @staticmethod
     def optimizer_differences(saved: Sequence[Any], now: Sequence[Any]) -> list[str]:
@@ -89,6 +109,8 @@ class LoopState:
 
 def check(thing: Any, what: str, wanted: str) -> None:
     """Raise ArgumentError unless the object has a state to save and to load."""
+    if isinstance(thing, type):
+        raise ArgumentError(f"{what} is the class {thing.__name__}; give an object, {thing.__name__}(...)")
     if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
         raise ArgumentError(f"{what}={thing!r} cannot be saved and restored; give {wanted}")
 

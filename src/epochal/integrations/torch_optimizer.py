@@ -36,8 +36,11 @@ class OptimizerHooks:
         return {self.name(group, index): float(rates[index]) for index, group in enumerate(groups)}
 
     def name(self, group: dict[str, Any], index: int) -> str:
-        """Return the name under which a run knows a parameter group."""
-        return self.prefix + group_name(group, index)
+        """Return the name under which a run knows a parameter group; one that has another's name gets its number."""
+        name = group_name(group, index)
+        before = self.optimizer.param_groups[:index]
+        taken = any(group_name(one, place) == name for place, one in enumerate(before))
+        return f"{self.prefix}{name}#{index}" if taken else self.prefix + name
 
     def take_over(self) -> None:
         """Write the rates in effect before every step from now on."""
@@ -48,6 +51,7 @@ class OptimizerHooks:
         if self.engine.requests.rates:
             self.engine.apply_rates()
         rates = self.engine.rates
+        self.give_back()  # a step that raised had no after_step
         if not rates.active:
             return
         own = [rate.clone() if hasattr(rate, "clone") else rate for rate in self.rates_in_place()]
@@ -61,10 +65,14 @@ class OptimizerHooks:
             if not self.skipped():
                 self.engine.stepped(counts=self.counts)
         finally:
-            if self.own:
-                for group, rate in zip(self.optimizer.param_groups, self.own, strict=True):
-                    self.write(group, rate)
-                self.own = []
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Put the schedule's rates back in place of ours."""
+        if self.own:
+            for group, rate in zip(self.optimizer.param_groups, self.own, strict=False):
+                self.write(group, rate)
+            self.own = []
 
     def skipped(self) -> bool:
         """Say whether AMP's scaler left this step out inside a fused optimizer; it leaves the others' out itself."""
@@ -85,6 +93,7 @@ class OptimizerHooks:
 
     def remove(self) -> None:
         """Take the hooks out: the optimizer is as it was."""
+        self.give_back()
         for handle in self.handles:
             handle.remove()
         self.handles.clear()

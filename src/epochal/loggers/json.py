@@ -19,10 +19,10 @@ class JSONLogger(Logger):
     """Write one JSON object per line: ``kind`` is "params", "step", "epoch", "final" or "end".
 
     ``path`` defaults to ``metrics.jsonl`` in the run's folder; ``every=n`` writes what was logged in batches at each
-    n-th optimizer step too. Every line has ``epoch`` (from 0), ``step`` and ``time`` (seconds since 1970); JSON has no
-    NaN and no infinity, they are the strings "NaN", "Infinity" and "-Infinity", which ``float()`` reads. Lines are
-    written whole: a killed process leaves a file of which every line but perhaps the last can be parsed. A resumed
-    training goes on in the file, without what it repeats; a new one sets the file aside as ``metrics.1.jsonl``.
+    n-th optimizer step too. Every line but the last has ``epoch`` (from 0), ``step`` and ``time`` (seconds since 1970).
+    JSON has no NaN and no infinity, they are the strings "NaN", "Infinity" and "-Infinity", which ``float()`` reads.
+    Lines are written whole: a killed process leaves a file of which every line but perhaps the last can be parsed. A
+    resumed training goes on in the file, without what it repeats; a new one sets the file aside as ``metrics.1.jsonl``.
 
     >>> JSONLogger(every=100).every
     100

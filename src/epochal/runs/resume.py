@@ -22,6 +22,7 @@ class ResumePoint(NamedTuple):
     folder: RunFolder
     store: CheckpointStore
     saved: SavedCheckpoint
+    chosen: bool = False  # somebody named this very checkpoint
 
 
 def find_resume_point(
@@ -66,7 +67,7 @@ def at_path(path: Path) -> ResumePoint:
             raise CheckpointError(
                 f"resume: {path} was taken inside an epoch, for export and rescue; resume its run, {path.parent.parent}"
             )
-        return found(path.parent.parent, CheckpointStore(path.parent), saved)
+        return found(path.parent.parent, CheckpointStore(path.parent), saved)._replace(chosen=True)
     point = at_run(path)
     if point is None:
         raise CheckpointError(f"resume: {path} holds no checkpoint to go on from")
