@@ -271,7 +271,9 @@ def test_a_copy_does_not_share_the_last_answer(duplicate):
         other = duplicate(leaf)
         assert not other.asked
         other.ask(Moment("epoch", epoch=0))
-        assert repr(other) == repr(leaf) or isinstance(leaf, Patient)
+        assert type(other) is type(leaf)
+        if not isinstance(leaf, Patient):  # it is no dataclass and shows no arguments
+            assert repr(other) == repr(leaf)
         assert leaf.ask(NOW) == leaf.answer
 
 

@@ -88,17 +88,17 @@ def test_an_unknown_metric():
 
 
 @pytest.mark.parametrize(
-    "policy",
+    ("policy", "metric"),
     [
-        lambda: EarlyStopping("val/accuracy", patience=3),
-        lambda: ReduceLROnPlateau("val/accuracy", factor=0.5, patience=3),
-        lambda: Checkpoint(when=Best("val/accuracy")),
-        lambda: Stop(when=NonFinite("train/los") | Target("val/accuracy", 0.9)),
+        (lambda: EarlyStopping("val/accuracy", patience=3), "val/accuracy"),
+        (lambda: ReduceLROnPlateau("val/accuracy", factor=0.5, patience=3), "val/accuracy"),
+        (lambda: Checkpoint(when=Best("val/accuracy")), "val/accuracy"),
+        (lambda: Stop(when=NonFinite("train/los") | Target("val/accuracy", 0.9)), "train/los"),
     ],
 )
-def test_a_metric_never_logged_when_a_policy_needs_it(policy):
+def test_a_metric_never_logged_when_a_policy_needs_it(policy, metric):
     message = said(lambda: simulate([policy()], LOSSES))
-    assert message.startswith("no metric 'val/accuracy' was measured so far") or "no metric 'train/los'" in message
+    assert message.startswith(f"no metric '{metric}' was measured so far")
     assert "Logged: " in message
     assert "needs it: log it, or if it comes only from a later epoch on, give the condition .after(epochs=n)" in message
 

@@ -133,7 +133,6 @@ def check_resumed(logger: Logger, folder: Path) -> None:
     first = simulate([logger, Logs()], EPOCHS[:2], batches=BATCHES, dir=where)
     state: dict[str, Any] = {"run": first.run.engine.state_dict(), "callbacks": first.run.roster.states()}
     again = copy.deepcopy(logger)
-    again.load_state_dict({}) if not logger.state_dict() else again.load_state_dict(logger.state_dict())
     second = simulate([again, Logs()], EPOCHS, batches=BATCHES, dir=where, state=state)
     assert second.epochs_run == 1
     assert second.run.past[-1].notes == (), f"{logger.name} lost something after resuming: {second.run.past[-1].notes}"
