@@ -19,7 +19,11 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
 
 
 class EpochalError(Exception):
-    """The base of all errors that Epochal raises on purpose."""
+    """The base of all errors that Epochal raises on purpose.
+
+    >>> issubclass(MetricNotFound, EpochalError), issubclass(MetricNotFound, KeyError)
+    (True, True)
+    """
 
 
 class ArgumentError(EpochalError, ValueError):

@@ -46,6 +46,11 @@ class Run:
     """A training as callbacks see it: where it stands, what was measured, and the verbs that steer it.
 
     ``attach`` and ``Loop`` make it; one Run may see several trainings of its host, one after the other.
+
+    >>> from epochal.testing import simulate
+    >>> run = simulate([], [{"val/loss": 0.5}, {"val/loss": 0.25}]).run
+    >>> run.epoch, run.fitness, run.end_reason
+    (1, -0.25, 'completed')
     """
 
     def __init__(
