@@ -65,7 +65,8 @@ class OptimizerHooks:
             if not self.skipped():
                 self.engine.stepped(counts=self.counts)
         finally:
-            self.give_back()
+            if self.own:
+                self.give_back()
 
     def give_back(self) -> None:
         """Put the schedule's rates back in place of ours."""
