@@ -159,16 +159,17 @@ def _print_checkpoints(saved: "list[SavedCheckpoint]", damaged: dict[str, str], 
         manifest = one.manifest
         fitness = "" if manifest.fitness is None else f"fitness {manifest.fitness:.4g}"
         state = "[red]damaged[/]" if one.path.name in damaged else "[green]verified[/]" if verify else "committed"
-        kind = "" if manifest.resume_point else "not to resume from"
-        table.add_row(f"[bold]{manifest.name}[/]", fitness, f"{manifest.size / 1e6:.2f} MB", state, kind)
+        table.add_row(f"[bold]{manifest.name}[/]", fitness, f"{manifest.size / 1e6:.2f} MB", state)
     for name in sorted(damaged.keys() - {one.path.name for one in saved}):
-        table.add_row(f"[bold]{name}[/]", "", "", "[red]damaged[/]", "")
+        table.add_row(f"[bold]{name}[/]", "", "", "[red]damaged[/]")
     console = _console()
     console.print(table)
     for one in saved:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(one.manifest.metrics.items()))
         console.print(f"\n[bold]{one.manifest.name}[/]: {one.manifest.reason or 'asked for'}", highlight=False)
         console.print(f"  {metrics or 'no metrics'}", style="dim", highlight=False)
+        if not one.manifest.resume_point:
+            console.print("  for export and rescue, not to resume from", style="dim", highlight=False)
 
 
 if __name__ == "__main__":
