@@ -3,10 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Required, Self, TypedDict, cast
 
 from epochal.core.errors import CheckpointError
 
@@ -63,6 +63,21 @@ class FileRecord:
     checksum: str
 
 
+class About(TypedDict, total=False):
+    """What a save is told of its moment; all but ``epoch`` and ``step`` may be left out, as in a `Manifest`."""
+
+    epoch: Required[int]
+    step: Required[int]
+    batch: int | None
+    reason: str
+    asked_by: Sequence[str]
+    pinned: bool
+    resume_point: bool
+    metrics: Mapping[str, float] | None
+    fitness: float | None
+    order: str | None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a checkpoint says about itself; written last but for ``COMMIT``, and the only truth about it.
@@ -92,6 +107,14 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     order: str | None = None
     format: int = FORMAT
+
+    @classmethod
+    def of(cls, about: About, *, free: Callable[[str], str], serial: int) -> Self:
+        """Return the manifest of a save of now, its files not told yet; ``free`` makes a folder's name unique."""
+        told: dict[str, Any] = {**about, "asked_by": tuple(about.get("asked_by", ()))}
+        told["metrics"] = dict(about.get("metrics") or {})
+        name = folder_name(epoch=about["epoch"], batch=about.get("batch"), step=about["step"])
+        return cls(name=free(name), serial=serial, created=now(), **told)
 
     @property
     def size(self) -> int:

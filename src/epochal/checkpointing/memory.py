@@ -1,12 +1,12 @@
 """A store in memory, for simulations that run thousands of trainings."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from epochal.checkpointing.layout import Manifest, folder_name, now
+from epochal.checkpointing.layout import About, Manifest
 from epochal.checkpointing.retention import Keep, kept
 from epochal.checkpointing.view import Checkpoints
 from epochal.core.errors import CheckpointError
@@ -76,38 +76,14 @@ class MemoryStore:
     def save(
         self,
         parts: Mapping[str, Any],
-        *,
-        epoch: int,
-        step: int,
-        batch: int | None = None,
-        reason: str = "",
-        asked_by: Sequence[str] = (),
-        pinned: bool = False,
-        resume_point: bool = True,
-        metrics: Mapping[str, float] | None = None,
-        fitness: float | None = None,
-        order: str | None = None,
+        **about: Unpack[About],
     ) -> MemoryCheckpoint:
         """Keep a copy of the parts, then apply the rules."""
         self._serial += 1
-        manifest = Manifest(
-            name=self._free(folder_name(epoch=epoch, batch=batch, step=step)),
-            epoch=epoch,
-            step=step,
-            batch=batch,
-            serial=self._serial,
-            reason=reason,
-            asked_by=tuple(asked_by),
-            pinned=pinned,
-            resume_point=resume_point,
-            metrics=dict(metrics or {}),
-            fitness=fitness,
-            created=now(),
-            order=order,
-        )
+        manifest = Manifest.of(about, free=self._free, serial=self._serial)
         saved = MemoryCheckpoint(manifest, copy.deepcopy(dict(parts)))
         self._saved.append(saved)
-        if resume_point:
+        if manifest.resume_point:
             self._protected.clear()
         staying = kept([one.manifest for one in self._saved], self._rules, protected=self._protected)
         self._saved = [one for one in self._saved if one.manifest.name in staying]

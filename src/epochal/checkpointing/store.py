@@ -3,13 +3,14 @@
 import errno
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from epochal.checkpointing.commit import commit, remove, remove_leftovers, sync_folder, write_pointer
-from epochal.checkpointing.layout import BAD, LEFT, FileRecord, Manifest, folder_name, now
+from epochal.checkpointing.layout import BAD, LEFT, About, FileRecord, Manifest
 from epochal.checkpointing.listing import Listing, read_listing
 from epochal.checkpointing.parts import encode_parts
 from epochal.checkpointing.retention import Keep, kept, ranked
@@ -79,17 +80,7 @@ class CheckpointStore:
     def save(
         self,
         parts: Mapping[str, Any],
-        *,
-        epoch: int,
-        step: int,
-        batch: int | None = None,
-        reason: str = "",
-        asked_by: Sequence[str] = (),
-        pinned: bool = False,
-        resume_point: bool = True,
-        metrics: Mapping[str, float] | None = None,
-        fitness: float | None = None,
-        order: str | None = None,
+        **about: Unpack[About],
     ) -> SavedCheckpoint:
         """Write one checkpoint and commit it, then set the pointers and apply the rules.
 
@@ -99,23 +90,9 @@ class CheckpointStore:
         files = encode_parts(parts)
 
         def describe(records: Mapping[str, FileRecord]) -> Manifest:
-            return Manifest(
-                name=self._free(folder_name(epoch=epoch, batch=batch, step=step)),
-                epoch=epoch,
-                step=step,
-                batch=batch,
-                serial=1 + max((one.manifest.serial for one in self._listing.saved), default=0),
-                reason=reason,
-                asked_by=tuple(asked_by),
-                pinned=pinned,
-                resume_point=resume_point,
-                metrics=dict(metrics or {}),
-                fitness=fitness,
-                created=now(),
-                files=records,
-                versions=versions(),
-                order=order,
-            )
+            serial = 1 + max((one.manifest.serial for one in self._listing.saved), default=0)
+            manifest = Manifest.of(about, free=self._free, serial=serial)
+            return replace(manifest, files=records, versions=versions())
 
         try:
             manifest = commit(self.directory, files, describe)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
-from epochal.checkpointing.layout import Manifest
+from epochal.checkpointing.layout import About, Manifest
 from epochal.checkpointing.retention import Keep, Mode, ranked
 from epochal.core.errors import ArgumentError
 
@@ -114,17 +114,7 @@ class Store(Protocol):
     def save(
         self,
         parts: Mapping[str, Any],
-        *,
-        epoch: int,
-        step: int,
-        batch: int | None = None,
-        reason: str = "",
-        asked_by: Sequence[str] = (),
-        pinned: bool = False,
-        resume_point: bool = True,
-        metrics: Mapping[str, float] | None = None,
-        fitness: float | None = None,
-        order: str | None = None,
+        **about: Unpack[About],
     ) -> Saved:
         """Write one checkpoint, then apply the rules."""
         ...

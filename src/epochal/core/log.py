@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def log() -> "Logger":
-    """Return the logger of all of Epochal; importing ``logging`` costs 6 ms that importing Epochal need not.
+    """Return the logger of all of Epochal; importing ``logging`` costs what importing Epochal need not.
 
     >>> log().name
     'epochal'
