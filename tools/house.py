@@ -20,6 +20,7 @@ FLOOR_ONE = frozenset({"callback", "debug", "dispatch", "engine", "lifetime", "r
 FLOORS = {
     "conditions": 2,
     "checkpointing": 2,
+    "hooks": 2,
     "runs": 2,
     "distributed": 2,
     "callbacks": 3,

@@ -65,6 +65,13 @@ class Callback:
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Decide, after all callbacks of a batch's, a validation's or an epoch's end; what policies override."""
 
+    def before_step(self, run: "Run", optimizer: Any) -> None:
+        """Look at or change the gradients of a step: accumulated, unscaled and, where the trainer clips, clipped.
+
+        Called right before ``optimizer`` steps, on trainers that provide "gradients", for each optimizer of a ``Loop``.
+        ``run.skip_step()`` leaves this step out.
+        """
+
     def on_pretrain_routine_start(self, run: "Run") -> None:
         """Before the trainer sets itself up."""
 

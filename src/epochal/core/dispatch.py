@@ -11,10 +11,11 @@ from epochal.core.events import BATCH_EVENTS, EVENT_NAMES, OWN_DECLARED
 from epochal.core.log import log
 
 if TYPE_CHECKING:
-    from epochal.core.moment import Moment
     from epochal.core.run import Run
 
-SAFE_POINT = "at_safe_point"  # asked like an event, but with the moment as a second argument
+SAFE_POINT = "at_safe_point"
+BEFORE_STEP = "before_step"
+ASKED = {SAFE_POINT: "the moment", BEFORE_STEP: "the optimizer"}  # like events, but with a second argument: it
 FAILURES_IN_A_ROW = 3
 
 
@@ -110,15 +111,15 @@ class Slot:
                 self.deliver_rest(handles, calls, calls.index(call), error, (run,))
                 return
 
-    def ask(self, run: "Run", now: "Moment") -> None:
-        """Let every policy decide; like ``fire``."""
+    def ask(self, run: "Run", about: Any) -> None:
+        """Let every callback decide about a moment or an optimizer; like ``fire``."""
         handles = self.handles
         calls = self.calls
         for call in calls:
             try:
-                call(run, now)
+                call(run, about)
             except BaseException as error:
-                self.deliver_rest(handles, calls, calls.index(call), error, (run, now))
+                self.deliver_rest(handles, calls, calls.index(call), error, (run, about))
                 return
 
     def deliver_rest(
@@ -167,17 +168,17 @@ def caller() -> Handle | None:
     return None
 
 
-def check_signature(fn: Callable[..., Any], event: str, count: int = 1) -> None:
+def check_signature(fn: Callable[..., Any], event: str) -> None:
     """Raise SignatureError unless ``fn`` can be called with the arguments of the event."""
     import inspect
 
     if not callable(fn):  # pyright: ignore[reportUnnecessaryComparison]
         raise SignatureError(f"{fn!r} cannot be called; pass a function of one argument, the run, for {event}")
     try:
-        inspect.signature(fn).bind(*range(count))
+        inspect.signature(fn).bind(*range(2 if event in ASKED else 1))
     except TypeError as error:
         what = getattr(fn, "__qualname__", repr(fn))
-        wanted = "one argument, the run" if count == 1 else "two arguments, the run and the moment"
+        wanted = f"two arguments, the run and {ASKED[event]}" if event in ASKED else "one argument, the run"
         raise SignatureError(
             f"{event} calls {what} with {wanted}, but {what}{inspect.signature(fn)} does not take that: {error}"
         ) from None
@@ -194,7 +195,7 @@ class Dispatcher:
     """All slots of a run, what failed in them and, when asked for, what each callback cost."""
 
     def __init__(self) -> None:
-        self.slots = {name: Slot(self, name) for name in (*EVENT_NAMES, *OWN_DECLARED, SAFE_POINT)}
+        self.slots = {name: Slot(self, name) for name in (*EVENT_NAMES, *OWN_DECLARED, *ASKED)}
         self.failures: dict[str, int] = {}
         self.switched_off: set[str] = set()
         self.costs: dict[str, tuple[int, int]] = {}  # label -> calls, nanoseconds
@@ -203,13 +204,13 @@ class Dispatcher:
     def slot(self, event: str) -> Slot:
         """Return the slot of an event; UnknownEvent with the nearest right name where there is none."""
         found = self.slots.get(event)
-        if found is None or event == SAFE_POINT:
+        if found is None or event in ASKED:
             raise UnknownEvent(event, self.events())
         return found
 
     def events(self) -> list[str]:
         """Return the names of all events, the declared ones too."""
-        return [name for name in self.slots if name != SAFE_POINT]
+        return [name for name in self.slots if name not in ASKED]
 
     def declare(self, event: str) -> None:
         """Add an event of the user's own."""
@@ -230,8 +231,8 @@ class Dispatcher:
         once: bool = False,
     ) -> Handle:
         """Add a call at the end of an event."""
-        slot = self.slots[event] if event == SAFE_POINT else self.slot(event)
-        check_signature(fn, event, 2 if event == SAFE_POINT else 1)
+        slot = self.slots[event] if event in ASKED else self.slot(event)
+        check_signature(fn, event)
         if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"every must be an int >= 1, not {every!r}")
         handle = Handle(slot, fn, label, guarded, every, once)
@@ -281,7 +282,7 @@ class Dispatcher:
                 "%s failed in %s; the training goes on. Further failures of it are counted, not shown.",
                 handle.label, handle.slot.event, exc_info=error,
             )  # fmt: skip
-        if handle.slot.event in BATCH_EVENTS or handle.slot.event == SAFE_POINT:
+        if handle.slot.event in BATCH_EVENTS or handle.slot.event in ASKED:
             self.count_in_a_row(handle)
         return None
 

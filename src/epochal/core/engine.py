@@ -5,31 +5,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.core.dispatch import SAFE_POINT, Dispatcher, Slot
+from epochal.core.dispatch import BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
-from epochal.core.host import RateHost, Record, Saver
+from epochal.core.host import Predictions, RateHost, Record, Saver, Trial
 from epochal.core.log import log
 from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
 from epochal.core.rates import Rates
 from epochal.core.requests import Requests
 from epochal.core.row import Row
+from epochal.core.saving import save
 from epochal.core.tensors import scalar
 
 if TYPE_CHECKING:
     from epochal.core.debug import GrammarWatch
     from epochal.core.run import Run
 
-
-SCOPE_ENDS = {  # what is open -> the event that closes it
-    "train": "on_train_end",
-    "epoch": "on_train_epoch_abort",
-    "batches": "on_train_epoch_end",
-    "batch": "on_train_batch_end",
-    "step": "on_before_zero_grad",
-    "validation": "on_val_end",
-    "val_batch": "on_val_batch_end",
-}
 
 OWN_STATE = ("epoch", "next_epoch", "step", "batches", "groups")
 
@@ -47,6 +38,8 @@ class Engine:
         self.fitness_rule = fitness
         self.rate_host: RateHost | None = None
         self.saver: Saver | None = None
+        self.predicted: Callable[[], Predictions | None] | None = None  # of the validation batch that is ending
+        self.trial: Trial | None = None  # how a batch's loss is computed, where the trainer shows it
         self.restorer: Callable[[Any], None] | None = None  # how a saved model is loaded, where load_into is not enough
         self.aliases: dict[str, str] = {}
         self.model: Any = None
@@ -57,7 +50,7 @@ class Engine:
         self.slots = slots = self.dispatcher.slots
         self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
         self.steps, self.gradients = slots["optimizer_step"], slots["on_before_zero_grad"]
-        self.policies = slots[SAFE_POINT]
+        self.policies, self.before_steps = slots[SAFE_POINT], slots[BEFORE_STEP]
         self.grammar_watch: GrammarWatch | None = None
         self.reset()
 
@@ -75,6 +68,9 @@ class Engine:
         self.checkpoint_errors = 0
         self.fitness_rule.reset()
         self.end_reason: str | None = None
+        self.error: BaseException | None = None
+        self.stepping: Any = None  # the optimizer that is about to step
+        self.step_skipped = False
         self.epoch = self.next_epoch = self.batch = self.val_batch = 0
         self.num_epochs: int | None = None
         self.num_batches: int | None = None
@@ -155,7 +151,7 @@ class Engine:
             if ended != "epoch" and (self.world_size > 1 or self.batches_done):
                 self.requests.waiting = True
             else:
-                self.save(now or self.moment(ended, settled))
+                save(self, now or self.moment(ended, settled))
 
     def moment(self, ended: Ended, settled: Mapping[str, float] | None) -> Moment:
         """Describe this safe point to the conditions."""
@@ -179,24 +175,6 @@ class Engine:
         if not self.rates_taken and self.rate_host is not None:
             self.rates_taken = True
             self.rate_host.take_over()
-
-    def save(self, now: Moment) -> None:
-        """Capture the state, say so, write it; a failed write is an event and the training goes on."""
-        if self.saver is None:
-            return
-        error: Exception | None
-        try:
-            captured = self.saver.capture(self.requests.take_saves(), now)
-        except Exception as failed:  # somebody's state_dict
-            error = failed
-        else:
-            error = self.saver.write(captured)  # before anybody can change what is captured
-            self.fire("on_model_save")
-        if error is not None:
-            self.checkpoint_error = error
-            self.checkpoint_errors += 1
-            log().error("a checkpoint could not be written; the training goes on: %s", error, exc_info=error)
-            self.fire("on_checkpoint_error")
 
     # -- the moments of a training ------------------------------------------------------------------------------
 
@@ -226,6 +204,15 @@ class Engine:
         self.scopes.append("batch")
         if self.batch_starts.calls:
             self.batch_starts.fire(self.run)
+
+    def before_step(self, optimizer: Any) -> bool:
+        """Show the gradients to whoever asked for them; say whether the step is to be done."""
+        self.stepping, self.step_skipped = optimizer, False
+        try:
+            self.before_steps.ask(self.run, optimizer)
+        finally:
+            self.stepping = None
+        return not self.step_skipped
 
     def stepped(self, *, counts: bool = True) -> None:
         """``optimizer_step`` and ``on_before_zero_grad``; ``counts``: this optimizer's steps are ``run.step``."""
@@ -350,7 +337,7 @@ class Engine:
         self.scopes.clear()
         self.fire("on_train_end")
         if self.requests.saves:
-            self.save(self.moment("epoch", None))
+            save(self, self.moment("epoch", None))
 
     def restore(self, saved: Any) -> None:
         """Load a checkpoint's model into the model in use."""
@@ -358,15 +345,6 @@ class Engine:
             self.restorer(saved)
         else:
             saved.load_into(self.model)
-
-    def close_failed(self, depth: int = 0) -> list[BaseException]:
-        """Deliver the end of whatever is open above ``depth``, decide nothing; return what failed in that."""
-        errors: list[BaseException] = []
-        while len(self.scopes) > depth:
-            scope = self.scopes.pop()
-            error = self.slot(SCOPE_ENDS[scope]).fire_all(self.run)
-            errors += [error] if error is not None else []
-        return errors
 
     def stop_now(self) -> bool:
         """Say whether a stop may be taken after this batch: not inside a running accumulation group."""

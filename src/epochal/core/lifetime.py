@@ -8,11 +8,22 @@ from epochal.core import debug
 from epochal.core.errors import AttachError
 from epochal.core.log import log
 from epochal.core.moment import Moment
+from epochal.core.saving import save
 from epochal.core.summary import Summary
 
 if TYPE_CHECKING:
+    from epochal.core.engine import Engine
     from epochal.core.run import Run
 
+SCOPE_ENDS = {  # what is open -> the event that closes it
+    "train": "on_train_end",
+    "epoch": "on_train_epoch_abort",
+    "batches": "on_train_epoch_end",
+    "batch": "on_train_batch_end",
+    "step": "on_before_zero_grad",
+    "validation": "on_val_end",
+    "val_batch": "on_val_batch_end",
+}
 EXIT_REASONS = {"KeyboardInterrupt": "interrupted", "Preempted": "preempted"}
 
 
@@ -67,12 +78,12 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     raised: list[BaseException | None] = []
     engine.drain()
     if error is not None:
-        engine.end_reason = end_reason(error)
-        raised += engine.close_failed()
+        engine.error, engine.end_reason = error, end_reason(error)
+        raised += close_failed(engine)
         raised.append(engine.slot("on_exception").fire_all(run))
         if engine.requests.saves:
             try:
-                engine.save(Moment("epoch", engine.epoch, None, engine.step))
+                save(engine, Moment("epoch", engine.epoch, None, engine.step))
             except BaseException as failed:
                 raised.append(failed)
     engine.end_reason = engine.end_reason or "completed"
@@ -87,6 +98,16 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
     for other in errors:
         if error is not None and other is not error:
             error.add_note(f"while the training was ending: {other!r} {' '.join(getattr(other, '__notes__', ()))}")
+
+
+def close_failed(engine: "Engine", depth: int = 0) -> list[BaseException]:
+    """Deliver the end of whatever is open above ``depth``, decide nothing; return what failed in that."""
+    errors: list[BaseException] = []
+    while len(engine.scopes) > depth:
+        scope = engine.scopes.pop()
+        error = engine.slot(SCOPE_ENDS[scope]).fire_all(engine.run)
+        errors += [error] if error is not None else []
+    return errors
 
 
 def teardown(run: "Run") -> list[BaseException | None]:
@@ -111,7 +132,7 @@ def close(run: "Run") -> None:
         engine.grammar_watch = None
     run.roster.release()
     engine.in_training = engine.in_epoch = engine.in_batch = engine.in_validation = engine.in_val_batch = False
-    engine.data = engine.outputs = None
+    engine.data = engine.outputs = engine.predicted = engine.trial = None
     engine.sinks = ()
     for late in engine.requests.take_saves():
         log().warning(

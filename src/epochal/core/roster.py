@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.core.callback import Callback, given_name
-from epochal.core.dispatch import SAFE_POINT, Dispatcher, Handle
+from epochal.core.dispatch import ASKED, BEFORE_STEP, Dispatcher, Handle
 from epochal.core.errors import ArgumentError, AttachError, CapabilityError, UnknownEvent, nearest
 from epochal.core.events import EVENT_NAMES, OWN_DECLARED
 from epochal.core.log import log
@@ -25,8 +25,11 @@ def overridden(callback: Callback, method: str) -> bool:
 class Roster:
     """Adds callbacks to a dispatcher, refuses what cannot work, and keeps each object to one training at a time."""
 
-    def __init__(self, run: "Run", dispatcher: Dispatcher, provides: frozenset[str]) -> None:
+    def __init__(
+        self, run: "Run", dispatcher: Dispatcher, provides: frozenset[str], owns: Mapping[str, str] | None = None
+    ) -> None:
         self.run, self.dispatcher, self.provides = run, dispatcher, provides
+        self.owns = dict(owns or {})  # capabilities that the trainer keeps to itself -> its own option
         self.callbacks: dict[str, Callback] = {}
         self.undeclared: list[tuple[Callback, str]] = []  # on_... methods whose event may still be declared
         self.serving: list[int] = []
@@ -51,19 +54,14 @@ class Roster:
     def add(self, callback: Callback) -> None:
         """Add a callback and those it implies."""
         label = self.check(callback)
-        missing = sorted(callback.requires - self.provides)
-        if missing:
-            raise CapabilityError(
-                f"{label} requires {', '.join(missing)}, which {self.run.host} cannot deliver;"
-                " leave it out, or use a trainer that can"
-            )
+        self.check_requires(callback, label)
         for method in self.unknown(callback):
             if nearest(method, EVENT_NAMES):
                 raise UnknownEvent(method, self.dispatcher.events())
             self.undeclared.append((callback, method))
         self.callbacks[label] = callback
         try:
-            for event in (*EVENT_NAMES, *OWN_DECLARED, SAFE_POINT):
+            for event in (*EVENT_NAMES, *OWN_DECLARED, *ASKED):
                 if overridden(callback, event):
                     self.listen(callback, event)
         except BaseException:
@@ -72,6 +70,19 @@ class Roster:
         first_state(callback)
         for implied in callback.implies():
             self.add(implied)
+
+    def check_requires(self, callback: Callback, label: str) -> None:
+        """Raise CapabilityError if the trainer cannot deliver what a callback requires, or does it itself."""
+        needs = callback.requires | ({"gradients"} if overridden(callback, BEFORE_STEP) else set())
+        missing = sorted(needs - self.provides)
+        owned = [one for one in missing if one in self.owns]
+        if owned:
+            raise CapabilityError(f"{label} cannot be used here: {'; '.join(self.owns[one] for one in owned)}")
+        if missing:
+            raise CapabilityError(
+                f"{label} requires {', '.join(missing)}, which {self.run.host} cannot deliver;"
+                " leave it out, or use a trainer that can"
+            )
 
     def unknown(self, callback: Callback) -> list[str]:
         """Return the methods that look like those of an event, but there is none of that name."""

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from epochal.core.summary import Summary
 
-ALL_CAPABILITIES = frozenset({"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "validate", "pause"})
+ALL_CAPABILITIES = frozenset(
+    {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "validate", "pause"}
+    | {"accumulation", "weight_average", "loss", "predictions"}
+)
 Function = Callable[["Run"], Any]
 
 
@@ -54,12 +57,18 @@ class Run:
     """
 
     def __init__(
-        self, *, host: str, provides: frozenset[str], folder: Folder | None = None, fitness: FitnessSpec = None
+        self,
+        *,
+        host: str,
+        provides: frozenset[str],
+        owns: Mapping[str, str] | None = None,
+        folder: Folder | None = None,
+        fitness: FitnessSpec = None,
     ) -> None:
         self.host = host
         self.folder = folder
         self.engine = Engine(self, Fitness(fitness))
-        self.roster = Roster(self, self.engine.dispatcher, provides)
+        self.roster = Roster(self, self.engine.dispatcher, provides, owns)
         self.past: list[Summary] = []
         self.given_params: dict[str, Any] = {}  # given before a training
         self.checkpoint_store: Any = None
@@ -202,6 +211,11 @@ class Run:
         """None, or the texts of all stop requests in their order, each with who asked."""
         return self.engine.requests.stop_reason()
 
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the training, from ``on_exception`` on; else None."""
+        return self.engine.error
+
     # -- verbs: the first five from any thread --------------------------------------------------------------------
 
     def log(self, metrics: Mapping[str, Any]) -> None:
@@ -232,6 +246,12 @@ class Run:
     def scale_lr(self, factor: float, group: str | None = None) -> None:
         """Multiply whatever learning rate is in effect, for good; factors multiply and are saved with the run."""
         self.ask_rate(RateRequest("scale", check_rate(factor, "a factor of the learning rate"), group))
+
+    def skip_step(self) -> None:
+        """Leave out the optimizer step that is about to be done, in ``before_step``; it does not count."""
+        if self.engine.stepping is None:
+            raise AttachError("run.skip_step() works inside before_step(run, optimizer) only")
+        self.engine.step_skipped = True
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Take hyper-parameters; before a training they are that training's."""

@@ -1,9 +1,10 @@
 """A run that can be copied and pickled: its callbacks and functions go along, the training does not."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from epochal.core.callback import Callback
-from epochal.core.dispatch import SAFE_POINT
+from epochal.core.dispatch import ASKED
 from epochal.core.events import EVENT_NAMES, OWN_DECLARED
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
@@ -25,6 +26,7 @@ class PackedRun(NamedTuple):
 
     host: str
     provides: frozenset[str]
+    owns: Mapping[str, str]
     fitness: FitnessSpec
     callbacks: dict[str, Callback]
     undeclared: list[tuple[Callback, str]]
@@ -36,7 +38,7 @@ class PackedRun(NamedTuple):
 def pack(run: Run) -> PackedRun:
     """Return what ``unpack`` makes an equal run from."""
     dispatcher = run.engine.dispatcher
-    own = {*EVENT_NAMES, *OWN_DECLARED, SAFE_POINT}
+    own = {*EVENT_NAMES, *OWN_DECLARED, *ASKED}
     wanted = [
         Wanted(event, handle.fn, handle.label, handle.guarded, handle.every, handle.once)
         for event, slot in dispatcher.slots.items()
@@ -46,6 +48,7 @@ def pack(run: Run) -> PackedRun:
     return PackedRun(
         host=run.host,
         provides=run.roster.provides,
+        owns=run.roster.owns,
         fitness=run.engine.fitness_rule.spec,
         callbacks=dict(run.roster.callbacks),
         undeclared=list(run.roster.undeclared),
@@ -63,7 +66,7 @@ def unpack(packed: PackedRun) -> Run:
     >>> [handle.every for handle in unpack(pack(run)).engine.slot("on_train_end").wanted]
     [2]
     """
-    run = Run(host=packed.host, provides=packed.provides, fitness=packed.fitness)
+    run = Run(host=packed.host, provides=packed.provides, owns=packed.owns, fitness=packed.fitness)
     for event in packed.declared:
         run.declare(event)
     run.roster.callbacks.update(packed.callbacks)

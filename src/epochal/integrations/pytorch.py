@@ -17,6 +17,7 @@ from epochal.core.log import log
 from epochal.core.run import Run
 from epochal.integrations.pytorch_state import LoopState
 from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
+from epochal.integrations.torch_outputs import OutputsHook
 
 if TYPE_CHECKING:
     from epochal.runs.folder import RunFolder
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 Batch = TypeVar("Batch")
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_epoch_abort"})
-PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {"stop_in_batch", "save", "set_lr", "data", "gradients"}
+PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
+    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "accumulation", "weight_average",
+}  # fmt: skip
 
 
 class LoopRun(Run):
@@ -127,7 +130,7 @@ class LoopRun(Run):
             engine.val_batch_start(number, data)
             yield data
             if engine.in_val_batch:
-                engine.val_batch_end()
+                engine.val_batch_end(engine.outputs)
 
     @contextmanager
     def validation(self) -> Generator[None, None, None]:
@@ -148,14 +151,14 @@ class LoopRun(Run):
         try:
             yield
         except BaseException as error:  # the user's code may catch it and go on
-            for further in engine.close_failed(depth):
+            for further in lifetime.close_failed(engine, depth):
                 error.add_note(f"while the validation was ending: {further!r}")
             engine.in_validation = engine.in_val_batch = False
             engine.data = engine.outputs = None
             engine.metrics.forget_validation()
             raise
         if engine.in_val_batch:
-            engine.val_batch_end()
+            engine.val_batch_end(engine.outputs)
         engine.val_end()
 
     def check_open(self, what: str) -> None:
@@ -185,7 +188,7 @@ class LoopRun(Run):
             if self.stepless:
                 engine.step += 1
                 engine.since_step = 0
-            engine.batch_end()
+            engine.batch_end(engine.outputs)
 
     def close_epoch(self) -> None:
         """End the open epoch, if there is one."""
@@ -248,7 +251,7 @@ class Loop:
         self.folder = self.point.folder if self.point is not None else RunFolder(parent, name)
         self.run = LoopRun(self.folder, fitness, self.state)
         self.use_folder()
-        self.hooks: list[OptimizerHooks] = []
+        self.hooks: list[OptimizerHooks | OutputsHook] = []
         self.used = False
         for callback in callbacks:
             self.run.add(callback)
@@ -288,12 +291,15 @@ class Loop:
             if self.point.chosen:
                 self.store.go_on_from(self.point.saved.manifest.name)
             run.resumed_from, run.pending_random_state = self.point, self.point.saved.load("rng")
-        self.hooks = [
+        optimizers = [
             OptimizerHooks(engine, one, counts=not index, prefix=f"optimizer{index}/" if index else "")
             for index, one in enumerate(self.state.optimizers)
         ]
-        engine.rate_host = SeveralOptimizers(self.hooks) if self.hooks else None
+        self.hooks = [*optimizers]
+        engine.rate_host = SeveralOptimizers(optimizers) if optimizers else None
         engine.rank, engine.world_size = rank_and_world_size()
+        if any("outputs" in callback.requires for callback in run.roster.callbacks.values()):
+            self.hooks.append(OutputsHook(engine, self.state.model))
         try:
             optimizer = self.state.optimizers[0] if self.state.optimizers else None
             lifetime.begin(run, model=self.state.model, optimizer=optimizer, trainer=self, saved=saved)
@@ -322,7 +328,7 @@ class Loop:
             self.remove_hooks()
 
     def remove_hooks(self) -> None:
-        """Leave the optimizers as they were."""
+        """Leave the optimizers and the model as they were."""
         for hooks in self.hooks:
             hooks.remove()
 

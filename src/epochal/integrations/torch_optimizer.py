@@ -28,6 +28,8 @@ class OptimizerHooks:
         self.engine, self.optimizer, self.counts, self.prefix = engine, optimizer, counts, prefix
         self.own: list[Any] = []  # the schedule's rates while ours are in place
         self.handles = [optimizer.register_step_post_hook(self.after_step)]
+        if engine.before_steps.wanted:
+            self.handles.append(optimizer.register_step_pre_hook(self.show_gradients))
 
     def groups(self) -> dict[str, float]:
         """Return the rate the trainer's own schedule gives each parameter group."""
@@ -45,6 +47,13 @@ class OptimizerHooks:
     def take_over(self) -> None:
         """Write the rates in effect before every step from now on."""
         self.handles.append(self.optimizer.register_step_pre_hook(self.before_step))
+
+    def show_gradients(self, *_: Any) -> None:
+        """Ask whoever looks at gradients before a step; without gradients the optimizer changes nothing."""
+        if not self.engine.before_step(self.optimizer):
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def before_step(self, *_: Any) -> None:
         """Put the rates in effect in place of the schedule's."""
@@ -76,7 +85,10 @@ class OptimizerHooks:
             self.own = []
 
     def skipped(self) -> bool:
-        """Say whether AMP's scaler left this step out inside a fused optimizer; it leaves the others' out itself."""
+        """Say whether this step was left out: by a callback, or by AMP's scaler inside a fused optimizer."""
+        if self.engine.step_skipped:
+            self.engine.step_skipped = False
+            return True
         found_inf = getattr(self.optimizer, "found_inf", None)
         return found_inf is not None and bool(found_inf.item())
 

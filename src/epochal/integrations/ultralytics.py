@@ -20,6 +20,13 @@ from epochal.runs.folder import RunFolder
 
 logger = logging.getLogger("epochal")
 PROVIDES = frozenset(EVENT_NAMES) | {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients"}
+OWNS = {
+    "accumulation": "Ultralytics accumulates gradients itself; set model.train(nbs=...), the nominal batch size",
+    "weight_average": (
+        "Ultralytics averages the weights itself (EMA) and validates and saves the average: model.trainer.ema;"
+        " its decay is in ultralytics.utils.torch_utils.ModelEMA"
+    ),
+}
 ENTRY = "train"
 
 
@@ -171,7 +178,8 @@ def bind(
         )
     place = Place(None if dir is None else os.fspath(dir), name)
     folder = place.folder(Path())
-    run = Run(host="Ultralytics YOLO", provides=PROVIDES, folder=folder if dir is not None else None, fitness=fitness)
+    where = folder if dir is not None else None
+    run = Run(host="Ultralytics YOLO", provides=PROVIDES, owns=OWNS, folder=where, fitness=fitness)
     for callback in callbacks:
         run.add(callback)
     setattr(host, ENTRY, TrainEntry(host, run, place))

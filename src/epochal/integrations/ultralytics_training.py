@@ -44,6 +44,7 @@ class Training:
         self.restored: dict[str, Any] | None = None  # weights that a callback loaded back
         self.batch = -1
         self.coming = self.val_coming = False  # a batch was announced and is not shown yet
+        self.logged = False  # the losses of this batch
         self.group_open = False  # gradients wait for more batches of their accumulation group
         self.val_outputs: Any = None
 
@@ -135,6 +136,8 @@ class Training:
         """See the end of an accumulation group, also where AMP skips the step."""
 
         def optimizer_step() -> None:
+            if self.engine.before_steps.calls:
+                self.log_losses()
             original()
             self.group_open = False
 
@@ -260,18 +263,23 @@ class Training:
 
     def start_batch(self, data: Any) -> None:
         """The batch begins."""
-        self.coming, self.group_open = False, True
+        self.coming, self.group_open, self.logged = False, True, False
         self.engine.batch_start(self.batch, data)
 
     def end_batch(self) -> None:
         """The batch ends; a stop is taken here unless its accumulation group goes on."""
         engine, trainer = self.engine, self.trainer
-        if trainer.loss_items:
-            engine.log(named_losses(trainer.loss_items))
+        self.log_losses()
         engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
         if engine.requests.stops and not self.group_open and engine.world_size == 1:
             engine.epoch_cut = self.batch + 1 < len(trainer.train_loader)
             trainer.stop = True
+
+    def log_losses(self) -> None:
+        """Log the losses of this batch, once: before its step where somebody looks at that, else at its end."""
+        if self.trainer.loss_items and not self.logged:
+            self.logged = True
+            self.engine.log(named_losses(self.trainer.loss_items))
 
     def end_validation(self, metrics: Any) -> None:
         """A validation ends with these values."""
