@@ -30,7 +30,7 @@ def train_loop(tmp_path):
 
 def test_the_plain_loop_keeps_the_contract(tmp_path):
     traces = check_integration(train_loop(tmp_path))
-    assert len(traces) == 8
+    assert len(traces) == 9
 
 
 @pytest.fixture

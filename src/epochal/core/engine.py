@@ -66,6 +66,7 @@ class Engine:
         self.notes: list[str] = []  # what the summary at the end must say
         self.checkpoint_error: Exception | None = None
         self.checkpoint_errors = 0
+        self.parting: list[BaseException] = []  # what is raised once the trainer has returned
         self.fitness_rule.reset()
         self.end_reason: str | None = None
         self.error: BaseException | None = None

@@ -110,6 +110,15 @@ def close_failed(engine: "Engine", depth: int = 0) -> list[BaseException]:
     return errors
 
 
+def returned(run: "Run") -> None:
+    """The trainer has returned, without an error: raise what callbacks asked to be raised now, the first of several."""
+    errors, run.engine.parting = run.engine.parting, []
+    for other in errors[1:]:
+        errors[0].add_note(f"then: {other!r}")
+    if errors:
+        raise errors[0]
+
+
 def teardown(run: "Run") -> list[BaseException | None]:
     """Sum the training up and deliver ``teardown``, whatever cannot be told; return what failed."""
     raised: list[BaseException | None] = []

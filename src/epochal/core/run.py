@@ -351,6 +351,10 @@ class Run:
         if threading.get_ident() == self.engine.thread:
             self.engine.take_over_rates()
 
+    def raise_after(self, error: BaseException) -> None:
+        """Raise an error to who called the trainer, once it has ended as always and returned."""
+        self.engine.parting.append(error)
+
     def too_late(self, what: str) -> None:
         """Say that a request came while no training runs."""
         log().warning("%s came while no training runs; the next one does not know of it.", what)

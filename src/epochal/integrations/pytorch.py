@@ -326,6 +326,8 @@ class Loop:
             lifetime.finish(run, error)
         finally:
             self.remove_hooks()
+        if error is None:
+            lifetime.returned(run)
 
     def remove_hooks(self) -> None:
         """Leave the optimizers and the model as they were."""

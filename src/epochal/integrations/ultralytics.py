@@ -140,6 +140,7 @@ class TrainEntry:
         finally:
             leave()
         watch.returned(self.host)
+        lifetime.returned(self.run)
         return result
 
     def remove(self) -> None:

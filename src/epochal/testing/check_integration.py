@@ -88,7 +88,7 @@ def check_integration(train: Train) -> dict[str, list[str]]:
     ...                 run.log({"val/loss": 1.0})
     ...     return run
     >>> sorted(check_integration(train))[:3]
-    ['ctrl_c', 'error_in_a_callback', 'guarded_failure']
+    ['ctrl_c', 'error_after_the_training', 'error_in_a_callback']
     """
     traces: dict[str, list[str]] = {}
     for scenario in SCENARIOS:
@@ -186,6 +186,29 @@ def guarded_failure(train: Train) -> Witness:
     return witness
 
 
+def error_after_the_training(train: Train) -> Witness:
+    """What a callback wants raised after the training is raised when the trainer has ended as always."""
+    witness, error = Witness(), Planted("planted")
+    runs: list[Run] = []
+
+    def ask(run: Run) -> None:
+        runs.append(run)
+        run.raise_after(error)
+        run.stop("planted")
+
+    came_out: BaseException | None = None
+    try:
+        train([At("on_fit_epoch_end", ask), witness], EPOCHS)
+    except Planted as caught:
+        came_out = caught
+    check(came_out is error, f"{came_out!r} came out of the training, expected {error!r}")
+    expect(runs[0].end_reason, "stopped", "end_reason")
+    expect(witness.events[-1], "teardown", "last event")
+    expect(witness.events.count("on_exception"), 0, "number of on_exception")
+    expect(runs[0].engine.active, False, "still training")
+    return witness
+
+
 def learning_rate(train: Train) -> Witness:
     """A rate that was set is the rate of the next step; given back, the schedule goes on."""
     witness = Witness()
@@ -215,6 +238,7 @@ SCENARIOS: tuple[Callable[[Train], Witness], ...] = (
     stop_at_an_epochs_end,
     error_in_a_callback,
     ctrl_c,
+    error_after_the_training,
     guarded_failure,
     learning_rate,
     the_same_callbacks_again,

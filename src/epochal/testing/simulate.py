@@ -131,6 +131,7 @@ class Simulator:
             lifetime.finish(self.run, error)
             raise
         lifetime.finish(self.run)
+        lifetime.returned(self.run)
 
     def epoch(self, epoch: int, logged: Mapping[str, Any], batches: int) -> None:
         """Run one epoch: batches without data, then a validation that logs what is not ``train/...``."""

@@ -1,0 +1,1 @@
+"""Callbacks that connect a training with a search over hyper-parameters."""
