@@ -42,15 +42,31 @@ def leaves(model: Any, owner: str) -> dict[str, Any]:
     return {name: module for name, module in modules(model, owner) if next(module.children(), None) is None}
 
 
-def modules(model: Any, owner: str) -> Iterator[tuple[str, Any]]:
-    """Yield the modules inside a model by their names."""
+def parameters(model: Any, pattern: str, owner: str) -> dict[str, Any]:
+    """Return name -> parameter of those whose names match; ``ArgumentError`` if none does.
+
+    >>> from torch import nn
+    >>> list(parameters(nn.Linear(2, 2), "*bias", "GradientMonitor"))
+    ['bias']
+    """
+    named = dict(torch_module(model, owner).named_parameters())
+    chosen = {name: one for name, one in named.items() if fnmatchcase(name, pattern)}
+    if not chosen:
+        raise ArgumentError(f"{owner}: {nothing(pattern, named, 'parameter')}")
+    return chosen
+
+
+def torch_module(model: Any, owner: str) -> Any:
+    """Return the model unwrapped; CapabilityError if it is no torch module."""
     model = unwrapped(model)
     if not hasattr(model, "named_modules"):
-        raise CapabilityError(
-            f"{owner} looks into the layers of a torch.nn.Module; this trainer's model is {model!r}, a"
-            f" {type(model).__name__}"
-        )
-    for name, module in model.named_modules():
+        raise CapabilityError(f"{owner} looks inside a torch.nn.Module; this trainer's model is {model!r}")
+    return model
+
+
+def modules(model: Any, owner: str) -> Iterator[tuple[str, Any]]:
+    """Yield the modules inside a model by their names."""
+    for name, module in torch_module(model, owner).named_modules():
         if name:
             yield name, module
 
@@ -64,7 +80,7 @@ def matches(name: str, module: Any, pattern: str | type) -> bool:
     return isinstance(module, pattern) if isinstance(pattern, type) else fnmatchcase(name, pattern)
 
 
-def nothing(pattern: str | type, names: Mapping[str, Any]) -> str:
+def nothing(pattern: str | type, names: Mapping[str, Any], what: str = "layer") -> str:
     """Return in words that nothing matches, and what is nearest.
 
     >>> nothing("layer1.conv", {"layer1.conv1": 1, "layer2.conv1": 1, "fc": 1})
@@ -73,16 +89,16 @@ def nothing(pattern: str | type, names: Mapping[str, Any]) -> str:
     from difflib import get_close_matches
 
     if not names:
-        return "the model has no layers inside"
+        return f"the model has no {what}s"
     if isinstance(pattern, type):
         kinds = list(dict.fromkeys(type(module).__name__ for module in names.values()))
         near = get_close_matches(pattern.__name__, kinds, n=SHOWN, cutoff=0.0)
         return f"no layer is a {pattern.__name__}; the model has {', '.join(near)}"
     near = get_close_matches(pattern.replace("*", "").replace("..", "."), names, n=SHOWN, cutoff=0.5)
     near = near or list(names)[:SHOWN]
-    what = "matches" if set(pattern) & set("*?[") else "is named"
-    last = list(names)[-1]
-    return f"no layer {what} {pattern!r}; nearest: {', '.join(near)}. The model has {len(names)} layers, {last} last."
+    verb = "matches" if set(pattern) & set("*?[") else "is named"
+    count = f"The model has {len(names)} {what}s, {list(names)[-1]} last."
+    return f"no {what} {verb} {pattern!r}; nearest: {', '.join(near)}. {count}"
 
 
 def refuse_compiled(model: Any, chosen: Mapping[str, Any], owner: str) -> None:
@@ -92,10 +108,11 @@ def refuse_compiled(model: Any, chosen: Mapping[str, Any], owner: str) -> None:
     """
     inside = [name for name in chosen if any(covers(place, name) for place in compiled(model))]
     if inside:
+        more = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
         raise CapabilityError(
-            f"{owner}: {inside[0]!r}{f' and {len(inside) - 1} more' if len(inside) > 1 else ''} lie inside a module that"
-            " torch.compile has taken over: hooks set now would never fire. Train without torch.compile while you look"
-            " inside, or compile only parts that hold none of these layers. GradientMonitor works with it: it reads"
+            f"{owner}: layer {inside[0]!r}{more} inside a module that torch.compile has taken over: hooks set now would"
+            " never fire. Train without torch.compile while you look inside, or compile only parts that hold none of"
+            " these layers. GradientMonitor works with it: it reads"
             " gradients of parameters, which need no hook"
         )
 

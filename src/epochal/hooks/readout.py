@@ -1,0 +1,119 @@
+"""Numbers on their way from the device to the host, without making the training thread wait for them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from queue import Full, Queue
+from typing import Any, NamedTuple
+
+from epochal.core.log import log
+from epochal.core.metrics import At
+
+WAITING = 64  # readings that may wait for the thread
+
+
+class Reading(NamedTuple):
+    """Numbers that were measured at one moment, once they have reached the host."""
+
+    names: Sequence[str]
+    numbers: list[float]
+    at: At
+
+
+class _Copy(NamedTuple):
+    """The same on its way: a tensor of the host, and the event after which it is filled (None: it is)."""
+
+    names: Sequence[str]
+    host: Any
+    event: Any
+    at: At
+
+
+class Readout:
+    """Copies tensors of numbers to the host in the background and delivers them, in order, on a thread of its own.
+
+    ``push`` only queues one non-blocking copy into pinned memory; the copy is waited for and read by the thread, one
+    interval later: when the next one is pushed, or at ``flush``. What ``deliver`` raises is said once, in the log.
+
+    >>> import torch
+    >>> got = []
+    >>> readout = Readout("doctest", got.append)
+    >>> readout.push(["a", "b"], torch.tensor([1.0, 2.0]), At(0, 0, 1))
+    >>> readout.close(); got
+    [Reading(names=['a', 'b'], numbers=[1.0, 2.0], at=At(epoch=0, batch=0, step=1))]
+    """
+
+    def __init__(self, name: str, deliver: Callable[[Reading], None]) -> None:
+        self.name, self.deliver = name, deliver
+        self.queue: Queue[_Copy | threading.Event | None] = Queue(WAITING)
+        self.pending: list[_Copy] = []
+        self.left_out = 0
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self.loop, name=f"epochal {name}", daemon=True)
+        self.thread.start()
+
+    # -- on the training thread -------------------------------------------------------------------------------------
+
+    def push(self, names: Sequence[str], values: Any, at: At) -> None:
+        """Queue a copy of a vector, one number per name, and hand over what was queued before."""
+        self.hand_over()
+        self.pending.append(on_its_way(names, values, at))
+
+    def hand_over(self) -> None:
+        """Let the thread read what was pushed; one that is far behind loses the newest readings, counted."""
+        for copy in self.pending:
+            try:
+                self.queue.put_nowait(copy)
+            except Full:
+                self.left_out += 1
+        self.pending.clear()
+
+    def flush(self, limit: float = 10.0) -> None:
+        """Wait, at most ``limit`` seconds, until everything pushed is delivered."""
+        self.hand_over()
+        done = threading.Event()
+        try:
+            self.queue.put(done, timeout=limit)
+        except Full:
+            return
+        done.wait(limit)
+
+    def close(self, limit: float = 10.0) -> None:
+        """Deliver what waits and end the thread."""
+        self.flush(limit)
+        try:
+            self.queue.put(None, timeout=limit)
+        except Full:
+            return
+        self.thread.join(limit)
+
+    # -- on the thread ----------------------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        """Deliver readings until the end."""
+        while (item := self.queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                if item.event is not None:
+                    item.event.synchronize()
+                self.deliver(Reading(item.names, item.host.tolist(), item.at))
+            except BaseException as error:
+                if self.error is None:
+                    self.error = error
+                    log().error(
+                        "%s could not deliver what it measured; the training goes on", self.name, exc_info=error
+                    )
+
+
+def on_its_way(names: Sequence[str], values: Any, at: At) -> _Copy:
+    """Begin the copy of a vector to the host; on the host already it is there, elsewhere than CUDA it is read later."""
+    if values.device.type != "cuda":
+        return _Copy(names, values, None, at)
+    import torch
+
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    event: Any = torch.cuda.Event(blocking=True)
+    event.record(torch.cuda.current_stream(values.device))
+    return _Copy(names, host, event, at)
