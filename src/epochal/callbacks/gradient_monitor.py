@@ -39,11 +39,11 @@ class GradientMonitor(Callback):
         n: at the n-th, 2n-th ... optimizer step.
 
     The gradients are those that the optimizer is about to use: accumulated over the batches of the step, unscaled
-    (AMP), averaged over the processes (DDP), clipped if the trainer clips, or a ``GradientClip`` that stands before this
-    callback in the list; put this one first to see them unclipped. All norms of a step are computed in one call and stay
-    on the device; they reach the host in one copy that nobody waits for, and are delivered one measurement later, on a
-    thread of their own: ``latest`` maps parameter -> norm, loggers get them as ``gradient/<parameter>``, and the norm of
-    all together is the metric ``train/grad_norm``. A parameter without a gradient is left out.
+    (AMP), averaged over the processes (DDP), clipped if the trainer clips, or a ``GradientClip`` that stands before
+    this callback in the list; put this one first to see them unclipped. All norms of a step are computed in one call
+    and stay on the device; they reach the host in one copy that nobody waits for, and are delivered one measurement
+    later, on a thread of their own: ``latest`` maps parameter -> norm, loggers get them as ``gradient/<parameter>``,
+    and the norm of all together is the metric ``train/grad_norm``. A parameter without a gradient is left out.
     """
 
     guarded = True

@@ -20,7 +20,7 @@ def norms(tensors: Sequence[Any]) -> Any:
     return torch.stack(foreach(dense, 2, wide))
 
 
-def on_one_device(named: Iterable[tuple[str, Any]], vector: Callable[[Sequence[Any]], Any]) -> tuple[list[str], Any]:
+def on_one_device(named: Iterable[tuple[str, Any]], vector: Callable[[list[Any]], Any]) -> tuple[list[str], Any]:
     """Return names, and what ``vector`` makes of the tensors of each device; nearly always there is one.
 
     >>> import torch
