@@ -221,8 +221,8 @@ def check_direction(trial: object, metric: str, mode: Mode | None) -> None:
         return  # FixedTrial and FrozenTrial: nothing prunes them
     if len(study.directions) != 1:
         raise ArgumentError(
-            f"Prune: the study has {len(study.directions)} objectives, and Optuna cannot prune such a study: leave Prune"
-            " out, or give create_study one direction"
+            f"Prune: the study has {len(study.directions)} objectives, and Optuna cannot prune such a study:"
+            " leave Prune out, or give create_study one direction"
         )
     wanted = "min" if study.direction.name == "MINIMIZE" else "max"
     if told not in (None, wanted):
