@@ -111,8 +111,8 @@ class ActivationWatch:
         self.without_graph = torch.no_grad()
         self.norm, self.wide = torch.linalg.vector_norm, {torch.float16: torch.float32, torch.bfloat16: torch.float32}
         self.readout = Readout(label, self.deliver)
-        for name in chosen:
-            self.hooks.forward(name, partial(self.measure, name))
+        for name, module in chosen.items():
+            self.hooks.after_forward(module, partial(self.measure, name))
 
     def measure(self, name: str, _module: Any, _args: Any, output: Any) -> None:
         """Compute the norm of a layer's output, on the device: the next layer may overwrite the output."""
@@ -140,7 +140,7 @@ class ActivationWatch:
 
     def deliver(self, reading: Reading) -> None:
         """Hand the norms of one batch on; on the readout's thread."""
-        found = combined(reading.names, reading.numbers)
+        found = combined(reading.about, reading.numbers)
         self.owner.latest = found
         if self.engine.sinks:
             self.engine.publish("layers", {f"activation/{name}": one for name, one in found.items()}, reading.at)

@@ -123,7 +123,7 @@ class GradientWatch:
 
     def deliver(self, reading: Reading) -> None:
         """Hand the norms of one step on; on the readout's thread."""
-        found = combined(reading.names, reading.numbers)
+        found = combined(reading.about, reading.numbers)
         self.owner.latest = found
         self.totals.append(sum(one * one for one in found.values()) ** 0.5)
         if self.engine.sinks:

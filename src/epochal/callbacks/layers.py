@@ -89,7 +89,7 @@ class Layers(Callback):
         owner = run.label(self)
         hooks = self.hooks = ModelHooks(run.model, select(run.model, self.which, owner), owner)
         for name, module in hooks.layers.items():
-            hooks.forward(name, partial(self.forwarded, Layer(name, module, run)))
+            hooks.after_forward(module, partial(self.forwarded, Layer(name, module, run)))
 
     def on_train_batch_start(self, run: "Run") -> None:
         """Look in the batches of every n-th step."""

@@ -16,7 +16,7 @@ class ModelHooks:
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Linear(2, 2))
     >>> hooks = ModelHooks(net, {"0": net[0]}, "Layers")
-    >>> hooks.forward("0", lambda module, args, output: None)
+    >>> hooks.after_forward(net[0], lambda module, args, output: None)
     >>> hooks.remove(); len(net[0]._forward_hooks)
     0
     """
@@ -27,9 +27,9 @@ class ModelHooks:
         self.handles: list[Any] = []
         self.called = self.asked = False
 
-    def forward(self, name: str, call: Forward) -> None:
-        """Call ``call(module, args, output)`` after each forward of a layer."""
-        self.handles.append(self.layers[name].register_forward_hook(Hook(call)))
+    def after_forward(self, module: Any, call: Forward) -> None:
+        """Call ``call(module, args, output)`` after each forward of a module."""
+        self.handles.append(module.register_forward_hook(Hook(call)))
 
     def before_forward(self, module: Any, call: Callable[..., Any]) -> None:
         """Call ``call(module, args, kwargs)`` before each forward of a module."""

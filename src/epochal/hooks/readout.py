@@ -1,7 +1,7 @@
 """Numbers on their way from the device to the host, without making the training thread wait for them."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import Full, Queue
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ WAITING = 64  # readings that may wait for the thread
 class Reading(NamedTuple):
     """Numbers that were measured at one moment, once they have reached the host."""
 
-    names: Sequence[str]
+    about: Any  # what the numbers are, as it was pushed
     numbers: list[float]
     at: At
 
@@ -22,7 +22,7 @@ class Reading(NamedTuple):
 class _Copy(NamedTuple):
     """The same on its way: a tensor of the host, and the event after which it is filled (None: it is)."""
 
-    names: Sequence[str]
+    about: Any
     host: Any
     event: Any
     at: At
@@ -39,7 +39,7 @@ class Readout:
     >>> readout = Readout("doctest", got.append)
     >>> readout.push(["a", "b"], torch.tensor([1.0, 2.0]), At(0, 0, 1))
     >>> readout.close(); got
-    [Reading(names=['a', 'b'], numbers=[1.0, 2.0], at=At(epoch=0, batch=0, step=1))]
+    [Reading(about=['a', 'b'], numbers=[1.0, 2.0], at=At(epoch=0, batch=0, step=1))]
     """
 
     def __init__(self, name: str, deliver: Callable[[Reading], None]) -> None:
@@ -53,10 +53,10 @@ class Readout:
 
     # -- on the training thread -------------------------------------------------------------------------------------
 
-    def push(self, names: Sequence[str], values: Any, at: At) -> None:
-        """Queue a copy of a vector, one number per name, and hand over what was queued before."""
+    def push(self, about: Any, values: Any, at: At) -> None:
+        """Queue a copy of a vector, such as one number per name, and hand over what was queued before."""
         self.hand_over()
-        self.pending.append(on_its_way(names, values, at))
+        self.pending.append(on_its_way(about, values, at))
 
     def hand_over(self) -> None:
         """Let the thread read what was pushed; one that is far behind loses the newest readings, counted."""
@@ -97,7 +97,7 @@ class Readout:
             try:
                 if item.event is not None:
                     item.event.synchronize()
-                self.deliver(Reading(item.names, item.host.tolist(), item.at))
+                self.deliver(Reading(item.about, item.host.tolist(), item.at))
             except BaseException as error:
                 if self.error is None:
                     self.error = error
@@ -106,14 +106,14 @@ class Readout:
                     )
 
 
-def on_its_way(names: Sequence[str], values: Any, at: At) -> _Copy:
+def on_its_way(about: Any, values: Any, at: At) -> _Copy:
     """Begin the copy of a vector to the host; on the host already it is there, elsewhere than CUDA it is read later."""
     if values.device.type != "cuda":
-        return _Copy(names, values, None, at)
+        return _Copy(about, values, None, at)
     import torch
 
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     host.copy_(values, non_blocking=True)
     event: Any = torch.cuda.Event(blocking=True)
     event.record(torch.cuda.current_stream(values.device))
-    return _Copy(names, host, event, at)
+    return _Copy(about, host, event, at)

@@ -55,6 +55,7 @@ class Logger(Callback):
     - "metrics": values as logged; ``at.batch`` is None outside training batches (validations, whole epochs)
     - "epoch": one per finished epoch: means of what was logged in batches, ``lr/<group>``, ``fitness``, ``seconds``
     - "final": what a validation outside the epochs measured, once, at the end
+    - "layers": what a monitor measured inside the model at ``at.step``; it may come after later records
     - "params": hyper-parameters; "image": name -> array or path
 
     Options: ``keep_native`` keeps the trainer's own integration for the same destination running; ``flush_limit`` is

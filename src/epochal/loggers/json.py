@@ -16,7 +16,7 @@ FIXED = frozenset({"kind", "epoch", "step", "time"})
 
 
 class JSONLogger(Logger):
-    """Write one JSON object per line: ``kind`` is "params", "step", "epoch", "final" or "end".
+    """Write one JSON object per line: ``kind`` is "params", "step", "layers", "epoch", "final" or "end".
 
     ``path`` defaults to ``metrics.jsonl`` in the run's folder; ``every=n`` writes what was logged in batches at each
     n-th optimizer step too. Every line but the last has ``epoch`` (from 0), ``step`` and ``time`` (seconds since 1970).
@@ -77,6 +77,9 @@ class JSONWriter:
             if record.kind == "metrics":
                 if record.at.batch is not None:
                     batch = merged(batch, record, lines)
+                continue
+            if record.kind == "layers":
+                lines.append(line_of(record.kind, record))
                 continue
             batch = merged(batch, None, lines)
             if record.kind == "epoch":
@@ -147,4 +150,4 @@ def stays(line: str, about: About) -> bool:
     kind = found.get("kind")
     if kind == "epoch":
         return found["epoch"] < len(about.history)
-    return kind == "params" or (kind == "step" and found["step"] <= about.step)
+    return kind == "params" or (kind in ("step", "layers") and found["step"] <= about.step)

@@ -154,6 +154,12 @@ class MLflowWriter:
             for points in self.curves.points(records)
             for name, value in points.values.items()
         ]
+        metrics += [
+            Metric(safe(name), value, int(record.time * 1000), record.at.step)
+            for record in records
+            if record.kind == "layers"
+            for name, value in record.values.items()
+        ]
         with quick_calls():
             for part in parts(new, PARAMS_AT_ONCE):
                 self.client.log_batch(self.run_id, params=part, synchronous=True)

@@ -114,8 +114,12 @@ class TensorBoardWriter:
         return self.event_pb2.Event(wall_time=when, step=step, summary=summary).SerializeToString()
 
     def others(self, record: Record) -> Iterator[bytes]:
-        """Return the events of images and hyper-parameters."""
-        if record.kind == "image":
+        """Return the events of layers, images and hyper-parameters."""
+        if record.kind == "layers":  # these come late, which is no rollback
+            value_of = self.summary_pb2.Summary.Value
+            values = [value_of(tag=tag, simple_value=value) for tag, value in record.values.items()]
+            yield self.event(values, record.at.step, record.time)
+        elif record.kind == "image":
             for name, image in record.values.items():
                 png = as_png(image)
                 shown = self.summary_pb2.Summary.Image(

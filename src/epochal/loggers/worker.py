@@ -118,7 +118,7 @@ class Worker:
         """Leave out every second batch value, evenly; if that is not enough, the oldest half of everything."""
         before, kept, drop = len(self.buffer), list[Record](), False
         for record in self.buffer:
-            if record.kind == "metrics" and record.at.batch is not None:
+            if record.kind == "layers" or (record.kind == "metrics" and record.at.batch is not None):
                 drop = not drop
                 if drop:
                     continue
