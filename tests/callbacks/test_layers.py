@@ -190,7 +190,7 @@ def test_a_compiled_model_is_refused_with_the_cure(how):
         model = net
     else:
         model = torch.compile(net, backend="eager")
-    with pytest.raises(CapabilityError, match="hooks set now would never fire. Train without torch.compile"):
+    with pytest.raises(CapabilityError, match=r"hooks set now would never fire\. Train without torch.compile"):
         train(model, Layers("0", forward=print))
     assert hooks_of(net) == []
 

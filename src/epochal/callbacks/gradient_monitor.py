@@ -1,5 +1,6 @@
 """The norm of every parameter's gradient, at hardly any cost."""
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,7 +44,8 @@ class GradientMonitor(Callback):
     this callback in the list; put this one first to see them unclipped. All norms of a step are computed in one call
     and stay on the device; they reach the host in one copy that nobody waits for, and are delivered one measurement
     later, on a thread of their own: ``latest`` maps parameter -> norm, loggers get them as ``gradient/<parameter>``,
-    and the norm of all together is the metric ``train/grad_norm``. A parameter without a gradient is left out.
+    and the norm of all together is the metric ``train/grad_norm``, for an epoch the mean over its steps. A parameter
+    without a gradient is left out.
     """
 
     guarded = True
@@ -76,6 +78,16 @@ class GradientMonitor(Callback):
         if watch is not None and (run.step + 1) % self.every == 0:
             watch.measure(run, optimizer)
 
+    def on_train_epoch_start(self, run: "Run") -> None:
+        """Begin the mean of another epoch."""
+        if self.watch is not None:
+            self.watch.of_epoch.clear()
+
+    def on_train_epoch_end(self, run: "Run") -> None:
+        """Log the mean of the epoch, its last steps included."""
+        if self.watch is not None:
+            self.watch.end_epoch(run)
+
     def on_train_end(self, run: "Run") -> None:
         """Deliver the last norms while loggers still listen."""
         if self.watch is not None:
@@ -100,7 +112,8 @@ class GradientWatch:
         label = run.label(owner)
         self.names = {id(one): name for name, one in parameters(run.model, owner.which, label).items()}
         self.parameters: dict[int, list[tuple[str, Any]]] = {}  # of each optimizer
-        self.totals: deque[float] = deque(maxlen=64)  # measured, not logged yet
+        self.arrived: deque[float] = deque(maxlen=64)  # total norms that are not logged yet
+        self.of_epoch: list[float] = []
         self.readout = Readout(label, self.deliver)
 
     def of(self, optimizer: Any) -> list[tuple[str, Any]]:
@@ -118,13 +131,22 @@ class GradientWatch:
         at = At(self.engine.epoch, self.engine.batch, self.engine.step + 1)
         if with_gradient:
             self.readout.push(*on_one_device(with_gradient, norms), at)
-        while self.totals:
-            run.log({TOTAL: self.totals.popleft()})
+        while self.arrived:
+            run.log({TOTAL: self.arrived.popleft()})
+
+    def end_epoch(self, run: "Run") -> None:
+        """Wait for the last norms; an epoch's value is the mean over its steps."""
+        self.readout.flush()
+        self.arrived.clear()
+        if self.of_epoch:
+            run.log({TOTAL: sum(self.of_epoch) / len(self.of_epoch)})
 
     def deliver(self, reading: Reading) -> None:
         """Hand the norms of one step on; on the readout's thread."""
         found = combined(reading.about, reading.numbers)
         self.owner.latest = found
-        self.totals.append(sum(one * one for one in found.values()) ** 0.5)
+        total = math.hypot(*found.values())
+        self.arrived.append(total)
+        self.of_epoch.append(total)
         if self.engine.sinks:
             self.engine.publish("layers", {f"gradient/{name}": one for name, one in found.items()}, reading.at)
