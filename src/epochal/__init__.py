@@ -2,14 +2,32 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from epochal.callbacks.activation_monitor import ActivationMonitor
     from epochal.callbacks.checkpoint import Checkpoint
     from epochal.callbacks.early_stopping import EarlyStopping
+    from epochal.callbacks.ema import EMA
+    from epochal.callbacks.freeze_layers import FreezeLayers
+    from epochal.callbacks.gradient_accumulation import GradientAccumulation
+    from epochal.callbacks.gradient_clip import GradientClip
+    from epochal.callbacks.gradient_monitor import GradientMonitor
+    from epochal.callbacks.layers import Layers
     from epochal.callbacks.learning_rate import LearningRate
+    from epochal.callbacks.learning_rate_finder import LearningRateFinder
+    from epochal.callbacks.loss_spike import LossSpike
+    from epochal.callbacks.memory_snapshot import MemorySnapshot
+    from epochal.callbacks.model_summary import ModelSummary
+    from epochal.callbacks.profile import Profile
     from epochal.callbacks.progress import Progress
     from epochal.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
+    from epochal.callbacks.save_on_exception import SaveOnException
     from epochal.callbacks.stop import Stop
+    from epochal.callbacks.system_stats import SystemStats
     from epochal.callbacks.terminate_on_nan import TerminateOnNaN
+    from epochal.callbacks.throughput import Throughput
     from epochal.callbacks.time_limit import TimeLimit
+    from epochal.callbacks.watchdog import Watchdog
+    from epochal.callbacks.weight_average import WeightAverage
+    from epochal.callbacks.where_is_nan import WhereIsNaN
     from epochal.checkpointing.checkpoint import checkpoint
     from epochal.conditions.base import Condition
     from epochal.conditions.best import Best
@@ -17,6 +35,7 @@ if TYPE_CHECKING:
     from epochal.conditions.plateau import Plateau
     from epochal.conditions.prechelt import GeneralizationLoss, ProgressQuotient, SuccessiveIncreases
     from epochal.conditions.schedule import Elapsed, Every
+    from epochal.conditions.spike import Spike
     from epochal.core.callback import Callback
     from epochal.core.errors import EpochalError, MetricNotFound
     from epochal.core.run import Run
@@ -29,38 +48,59 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "ActivationMonitor": "callbacks.activation_monitor",
     "Best": "conditions.best",
     "CSVLogger": "loggers.csv",
     "Callback": "core.callback",
     "Checkpoint": "callbacks.checkpoint",
     "Condition": "conditions.base",
     "Diverged": "conditions.level",
+    "EMA": "callbacks.ema",
     "EarlyStopping": "callbacks.early_stopping",
     "Elapsed": "conditions.schedule",
     "EpochalError": "core.errors",
     "Every": "conditions.schedule",
+    "FreezeLayers": "callbacks.freeze_layers",
     "GeneralizationLoss": "conditions.prechelt",
+    "GradientAccumulation": "callbacks.gradient_accumulation",
+    "GradientClip": "callbacks.gradient_clip",
+    "GradientMonitor": "callbacks.gradient_monitor",
     "JSONLogger": "loggers.json",
+    "Layers": "callbacks.layers",
     "LearningRate": "callbacks.learning_rate",
+    "LearningRateFinder": "callbacks.learning_rate_finder",
     "Loop": "integrations.pytorch",
+    "LossSpike": "callbacks.loss_spike",
     "MLflowLogger": "loggers.mlflow",
+    "MemorySnapshot": "callbacks.memory_snapshot",
     "MetricNotFound": "core.errors",
+    "ModelSummary": "callbacks.model_summary",
     "NonFinite": "conditions.level",
     "Plateau": "conditions.plateau",
+    "Profile": "callbacks.profile",
     "Progress": "callbacks.progress",
     "ProgressQuotient": "conditions.prechelt",
     "ReduceLROnPlateau": "callbacks.reduce_lr_on_plateau",
     "Run": "core.run",
+    "SaveOnException": "callbacks.save_on_exception",
+    "Spike": "conditions.spike",
     "Stop": "callbacks.stop",
     "SuccessiveIncreases": "conditions.prechelt",
+    "SystemStats": "callbacks.system_stats",
     "Target": "conditions.level",
     "TensorBoardLogger": "loggers.tensorboard",
     "TerminateOnNaN": "callbacks.terminate_on_nan",
+    "Throughput": "callbacks.throughput",
     "TimeLimit": "callbacks.time_limit",
+    "Watchdog": "callbacks.watchdog",
+    "WeightAverage": "callbacks.weight_average",
+    "WhereIsNaN": "callbacks.where_is_nan",
     "attach": "integrations.attach",
     "checkpoint": "checkpointing.checkpoint",
 }
 __all__ = [  # a literal list for type checkers; a test compares it with the table
+    "EMA",
+    "ActivationMonitor",
     "Best",
     "CSVLogger",
     "Callback",
@@ -71,24 +111,41 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "Elapsed",
     "EpochalError",
     "Every",
+    "FreezeLayers",
     "GeneralizationLoss",
+    "GradientAccumulation",
+    "GradientClip",
+    "GradientMonitor",
     "JSONLogger",
+    "Layers",
     "LearningRate",
+    "LearningRateFinder",
     "Loop",
+    "LossSpike",
     "MLflowLogger",
+    "MemorySnapshot",
     "MetricNotFound",
+    "ModelSummary",
     "NonFinite",
     "Plateau",
+    "Profile",
     "Progress",
     "ProgressQuotient",
     "ReduceLROnPlateau",
     "Run",
+    "SaveOnException",
+    "Spike",
     "Stop",
     "SuccessiveIncreases",
+    "SystemStats",
     "Target",
     "TensorBoardLogger",
     "TerminateOnNaN",
+    "Throughput",
     "TimeLimit",
+    "Watchdog",
+    "WeightAverage",
+    "WhereIsNaN",
     "attach",
     "checkpoint",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.core.dispatch import BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
-from epochal.core.host import Predictions, RateHost, Record, Saver, Trial
+from epochal.core.host import Predictor, RateHost, Record, Saver, Trial
 from epochal.core.log import log
 from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
@@ -38,8 +38,8 @@ class Engine:
         self.fitness_rule = fitness
         self.rate_host: RateHost | None = None
         self.saver: Saver | None = None
-        self.predicted: Callable[[], Predictions | None] | None = None  # of the validation batch that is ending
-        self.trial: Trial | None = None  # how a batch's loss is computed, where the trainer shows it
+        self.predicted: Predictor | None = None  # of the validation batch that is ending
+        self.trial: Trial | None = None  # how a copy of the model is trained, where the trainer shows it
         self.restorer: Callable[[Any], None] | None = None  # how a saved model is loaded, where load_into is not enough
         self.aliases: dict[str, str] = {}
         self.model: Any = None
@@ -82,6 +82,8 @@ class Engine:
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
         self.since_step = 0
         self.groups: dict[int, int] = {}  # batches from one step to the next -> how often
+        self.group_of: Callable[[int], int] | None = None  # an epoch -> batches per step, where somebody plans it
+        self.accumulating = False  # gradients wait for more batches of their group, where somebody knows
         self.scopes: list[str] = []  # what has started and not ended, the innermost last
         self.started = time.monotonic()
         self.thread = threading.get_ident()
@@ -351,10 +353,16 @@ class Engine:
         """Say whether a stop may be taken after this batch: not inside a running accumulation group."""
         if self.world_size > 1:
             return False  # ranks agree at epoch ends only
-        return bool(self.requests.stops) and (self.since_step == 0 or self.since_step >= self.group_size())
+        return bool(self.requests.stops) and not self.in_group()
+
+    def in_group(self) -> bool:
+        """Say whether the gradients of the last batches wait for more batches, as far as is known."""
+        return self.accumulating or 0 < self.since_step < self.group_size()
 
     def group_size(self) -> int:
-        """Return how many batches make an optimizer step: the usual number, which a skipped step does not change."""
+        """Return how many batches make an optimizer step: the planned, or the usual number, whatever was skipped."""
+        if self.group_of is not None:
+            return self.group_of(self.epoch)
         return max(self.groups, key=lambda size: (self.groups[size], -size), default=1)
 
     # -- the run's own state ------------------------------------------------------------------------------------

@@ -17,39 +17,64 @@ class Record(NamedTuple):
     time: float
 
 
-class Prediction(NamedTuple):
-    """What a model predicts for one validation image, as arrays on the host, and what is true.
+class Frame(NamedTuple):
+    """How an image lies in what the model sees: its own size, and where its pixels have gone.
 
-    ``image`` is RGB, uint8, height x width x 3; for detection ``boxes`` are (n, 4) left, top, right, bottom in pixels
-    of that image, ``masks`` (n, height, width) booleans or None; for classification ``classes`` and ``scores`` hold
-    every class, the likeliest first, and the truth one class.
+    A point (x, y) of the image is at (x * scale_x + left, y * scale_y + top).
     """
 
-    image: Any
-    source: str  # the file it comes from, or ""
-    classes: Sequence[int]
-    scores: Sequence[float]
+    height: int
+    width: int
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
+
+
+class Prediction(NamedTuple):
+    """What a model predicts for one image, the likeliest first, and what is true; arrays are NumPy's, on the host.
+
+    Detection: ``classes`` and ``scores`` (n,), ``boxes`` (n, 4) left, top, right, bottom in pixels of what the model
+    sees, which may have borders: ``frame`` says where the image lies in it. ``masks`` are (n, h, w) booleans that span
+    all the model sees, on a grid that may be coarser, or None. Classification: ``boxes`` is None, ``classes`` and
+    ``scores`` hold every class; the truth holds one. ``image`` is what the model sees, RGB, uint8, (height, width, 3),
+    or None; ``source`` the file it comes from, or "".
+    """
+
+    classes: Any
+    scores: Any
     boxes: Any = None
     masks: Any = None
+    image: Any = None
+    source: str = ""
+    frame: Frame | None = None
     truth: "Prediction | None" = None
 
 
 class Predictions(NamedTuple):
-    """The predictions of one validation batch, and the name of every class."""
+    """The predictions for the images of one validation batch, and the name of every class."""
 
     images: Sequence[Prediction]
     names: Mapping[int, str]
 
 
-class Trial(Protocol):
-    """How an integration lets somebody train a copy of the model for a while: its batches, and the loss of one."""
+class Predictor(Protocol):
+    """How an integration shows what the model predicted for the validation batch that is ending."""
 
-    def batches(self) -> Iterable[Any]:
-        """Return training batches that leave the training's own data as it is."""
+    def __call__(self, *, min_score: float = 0.0, first: int | None = None, pixels: bool = False) -> Predictions | None:
+        """Return what has at least this score, of the first so many images; None for a task without such a thing."""
         ...
 
-    def loss(self, model: Any, batch: Any) -> Any:
-        """Return the loss of a batch on ``model``, a copy of the one in training."""
+
+class Trial(Protocol):
+    """How an integration lets somebody train a copy of the model for a while, as its trainer would."""
+
+    def batches(self) -> Iterable[Any]:
+        """Return what the optimizer's steps take, step by step; the training's own data stays as it is."""
+        ...
+
+    def step(self, model: Any, optimizer: Any, batch: Any) -> Any:
+        """Train ``model``, a copy, by one step of ``optimizer``, its own, and return the loss before that step."""
         ...
 
 

@@ -28,13 +28,16 @@ NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end
 PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
     "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "accumulation", "weight_average",
 }  # fmt: skip
+OWNS = {
+    "loss": "a Loop does not know your loss; give it: LearningRateFinder(loss=lambda model, batch: ..., data=loader)"
+}
 
 
 class LoopRun(Run):
     """The run of a plain loop: a ``Run`` with ``epochs``, ``batches`` and ``validation``."""
 
     def __init__(self, folder: "RunFolder", fitness: FitnessSpec, state: LoopState) -> None:
-        super().__init__(host="Loop", provides=PROVIDES, folder=folder, fitness=fitness)
+        super().__init__(host="Loop", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
         self.loop_state = state
         self.stepless = not state.optimizers
         self.resumed_from: ResumePoint | None = None

@@ -19,7 +19,7 @@ from epochal.integrations.ultralytics_training import Training
 from epochal.runs.folder import RunFolder
 
 logger = logging.getLogger("epochal")
-PROVIDES = frozenset(EVENT_NAMES) | {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients"}
+PROVIDES = frozenset(EVENT_NAMES) | {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "loss"}
 OWNS = {
     "accumulation": "Ultralytics accumulates gradients itself; set model.train(nbs=...), the nominal batch size",
     "weight_average": (

@@ -18,7 +18,9 @@ from epochal.core.run import Run
 from epochal.integrations.torch_optimizer import OptimizerHooks
 from epochal.integrations.ultralytics_names import aliases, named_losses, validated
 from epochal.integrations.ultralytics_native import switch_off_replaced
+from epochal.integrations.ultralytics_predictions import ValidationBatch
 from epochal.integrations.ultralytics_state import parts
+from epochal.integrations.ultralytics_trial import UltralyticsTrial
 from epochal.runs.folder import RunFolder
 
 logger = logging.getLogger("epochal")
@@ -45,8 +47,8 @@ class Training:
         self.batch = -1
         self.coming = self.val_coming = False  # a batch was announced and is not shown yet
         self.logged = False  # the losses of this batch
-        self.group_open = False  # gradients wait for more batches of their accumulation group
         self.val_outputs: Any = None
+        self.val_shown: ValidationBatch
 
     # -- setting up -----------------------------------------------------------------------------------------------
 
@@ -91,6 +93,9 @@ class Training:
         self.undo.append(hooks.remove)
         if engine.world_size == 1:  # else each rank would have rates of its own
             engine.rate_host = hooks
+            engine.trial = UltralyticsTrial(trainer)
+        self.val_shown = ValidationBatch(trainer.validator)
+        engine.predicted = self.val_shown.predictions
         self.accept(trainer.metrics or {})
         self.wrap(trainer, "preprocess_batch", self.showing_batch)
         self.wrap(trainer, "optimizer_step", self.closing_group)
@@ -139,7 +144,7 @@ class Training:
             if self.engine.before_steps.calls:
                 self.log_losses()
             original()
-            self.group_open = False
+            self.engine.accumulating = False
 
         return optimizer_step
 
@@ -165,7 +170,8 @@ class Training:
             if self.val_coming:
                 self.val_coming = False
                 self.engine.val_batch_start(self.trainer.validator.batch_i, copy(batch))
-            return original(batch)
+            self.val_shown.batch = prepared = original(batch)
+            return prepared
 
         return preprocess
 
@@ -174,7 +180,8 @@ class Training:
 
         def postprocess(preds: Any) -> Any:
             self.val_outputs = preds
-            return original(preds)
+            self.val_shown.predicted = predicted = original(preds)
+            return predicted
 
         return postprocess
 
@@ -189,7 +196,7 @@ class Training:
         engine = self.engine
         if engine.in_epoch:
             engine.abort_epoch()
-            engine.since_step, self.group_open = 0, False
+            engine.since_step, engine.accumulating = 0, False
         self.batch, self.coming = -1, False
         engine.num_epochs = trainer.epochs
         engine.epoch_start(trainer.epoch, len(trainer.train_loader))
@@ -229,6 +236,7 @@ class Training:
             self.engine.val_batch_start(validator.batch_i)
         outputs, self.val_outputs = self.val_outputs, None
         self.engine.val_batch_end(outputs)
+        self.val_shown.clear()
 
     def on_model_save(self, _trainer: Any) -> None:
         """Ultralytics has written its own checkpoint."""
@@ -263,7 +271,7 @@ class Training:
 
     def start_batch(self, data: Any) -> None:
         """The batch begins."""
-        self.coming, self.group_open, self.logged = False, True, False
+        self.coming, self.engine.accumulating, self.logged = False, True, False
         self.engine.batch_start(self.batch, data)
 
     def end_batch(self) -> None:
@@ -271,7 +279,7 @@ class Training:
         engine, trainer = self.engine, self.trainer
         self.log_losses()
         engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
-        if engine.requests.stops and not self.group_open and engine.world_size == 1:
+        if engine.requests.stops and not engine.accumulating and engine.world_size == 1:
             engine.epoch_cut = self.batch + 1 < len(trainer.train_loader)
             trainer.stop = True
 
