@@ -25,10 +25,10 @@ from typing import NamedTuple
 import measure
 import ours
 import peers
+from report import table, write
 
 FIVE = "from epochal import Callback, Loop, attach, EarlyStopping, Checkpoint"
 LISTENERS = (0, 1, 10)
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 PAGES = ("docs/benchmarks.md", "README.md")
 
 
@@ -39,12 +39,6 @@ class Claim(NamedTuple):
     measured: str
     limit: str
     holds: bool
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Return a markdown table; the first column is text, the others are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def events(repeats: int) -> tuple[str, list[Claim], list[str]]:
@@ -167,17 +161,6 @@ def where() -> str:
     )
 
 
-def write(text: str) -> None:
-    """Put the tables between the marks of every page that has them."""
-    for page in PAGES:
-        path = measure.ROOT / page
-        old = path.read_text(encoding="utf-8") if path.exists() else ""
-        if BEGIN in old and END in old:
-            before, rest = old.split(BEGIN, 1)
-            path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
-            print(f"written to {page}", file=sys.stderr)
-
-
 def main() -> int:
     """Measure everything, print it, and return 1 if a claim does not hold."""
     parser = argparse.ArgumentParser(description="Measure what Epochal costs, beside the peers.")
@@ -202,7 +185,7 @@ def main() -> int:
     text = "\n\n".join([dispatched, table(["what", "measured", "limit", "holds"], verdicts), *skipped, machine])
     print(text)
     if options.write:
-        write(text)
+        write(text, PAGES)
     return 0 if all(one.holds for one in claims) else 1
 
 
