@@ -15,20 +15,28 @@ from epochal import (
     EarlyStopping,
     LearningRate,
     LearningRateFinder,
+    MemorySnapshot,
+    ModelSummary,
     NonFinite,
     Plateau,
+    Profile,
     Progress,
     ReduceLROnPlateau,
+    SaveOnException,
     Stop,
+    SystemStats,
     Target,
     TerminateOnNaN,
+    Throughput,
     TimeLimit,
+    Watchdog,
 )
 from epochal.callbacks.schedules import Cosine, OneCycle, Step, Warmup, WarmupStableDecay
 from epochal.conditions.prechelt import GeneralizationLoss
 from epochal.conditions.schedule import Every
 from epochal.core.callback import Callback
 from epochal.testing.check_callback import check_callback, check_resume, check_second_training, example_epochs
+from tests.contract.test_callbacks_in_a_loop import INSIDE
 
 
 def exponential(optimizer):
@@ -69,6 +77,13 @@ EXAMPLES = {
     TerminateOnNaN: [TerminateOnNaN, lambda: TerminateOnNaN("val/loss")],
     TimeLimit: [lambda: TimeLimit(hours=1)],
     Progress: [Progress, lambda: Progress(callback_times=True, live=True)],
+    MemorySnapshot: [MemorySnapshot, lambda: MemorySnapshot(largest=3, history=0)],
+    ModelSummary: [ModelSummary, lambda: ModelSummary(input_size=(2, 3), depth=2)],
+    Profile: [lambda: Profile(wait=1000, record_shapes=True)],
+    SaveOnException: [SaveOnException, lambda: SaveOnException(ValueError, keep_last=2)],
+    SystemStats: [SystemStats, lambda: SystemStats(seconds=60)],
+    Throughput: [Throughput, lambda: Throughput(samples=8, every=3)],
+    Watchdog: [Watchdog, lambda: Watchdog(minutes=30, tell=print)],
 }
 CASES = [
     pytest.param(make, id=f"{cls.__name__}-{index}")
@@ -88,7 +103,7 @@ def callback_classes():
 
 
 def test_every_callback_stands_in_the_suite():
-    assert set(callback_classes()) == set(EXAMPLES)
+    assert set(callback_classes()) == {*EXAMPLES, *INSIDE}
 
 
 @pytest.mark.parametrize("one", EXAMPLES, ids=lambda one: one.__name__)
