@@ -135,6 +135,12 @@ class Callback:
     def on_checkpoint_error(self, run: "Run") -> None:
         """A checkpoint could not be written; the training goes on."""
 
+    def on_hang(self, run: "Run") -> None:
+        """A training that hung goes on; with a ``Watchdog`` only."""
+
+    def on_loss_spike(self, run: "Run") -> None:
+        """The loss has jumped far above its recent values; with a ``LossSpike`` only."""
+
 
 def given_name(callback: Callback) -> str | None:
     """Return the name a callback was given, by assignment or by its class, or None if it has only the default."""

@@ -43,7 +43,11 @@ EVENT_NAMES: tuple[str, ...] = tuple(event.name for event in EVENTS)
 BATCH_EVENTS: frozenset[str] = frozenset(
     event.name for event in EVENTS if event.level == "batch" or event.name.startswith("on_val_batch")
 )
-OWN_DECLARED: tuple[str, ...] = ("on_checkpoint_error",)  # events beside the grammar that Epochal itself declares
+OWN_DECLARED: tuple[str, ...] = (
+    "on_checkpoint_error",
+    "on_hang",
+    "on_loss_spike",
+)  # events beside the grammar that Epochal declares
 
 # prefix(x): x cut off anywhere, also before its first and after its last event
 GRAMMAR: dict[str, str] = {

@@ -23,6 +23,18 @@ def is_taken(path: Path) -> bool:
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
+def free_file(folder: Path, stem: str, suffix: str) -> Path:
+    """Return the path of a file that is not there yet: ``stem-1``, ``stem-2`` ...
+
+    >>> free_file(Path("runs-of-nobody"), "hang", ".txt").name
+    'hang-1.txt'
+    """
+    number = 1
+    while (path := folder / f"{stem}-{number}{suffix}").exists():
+        number += 1
+    return path
+
+
 class RunFolder:
     """A run's folder ``parent/name``, with -2, -3 ... when that is taken; ``make`` creates and marks it.
 
