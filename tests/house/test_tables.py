@@ -78,6 +78,19 @@ def test_every_page_of_the_docs_is_linked_from_the_index():
     assert [page for page in pages if f"({page})" not in index] == []
 
 
+def test_every_callback_has_a_page_in_the_index_of_callbacks_and_no_page_is_of_another():
+    from tests.contract.test_callbacks import callback_classes
+
+    homes = {cls.__module__.rpartition(".")[2]: cls.__name__ for cls in callback_classes()}
+    index = (ROOT / "docs/callbacks.md").read_text()
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs/callbacks").glob("*.md")}
+    assert pages.keys() == homes.keys()
+    assert [
+        name for name, text in pages.items() if not text.startswith(f"# {homes[name]}\n") or "```python" not in text
+    ] == []
+    assert [name for name in homes if f"[{homes[name]}](callbacks/{name}.md)" not in index] == []
+
+
 def test_version_and_supported_pythons_are_told_once_and_the_same():
     assert f"## [{epochal.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
     low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PYPROJECT["project"]["requires-python"]).groups()
