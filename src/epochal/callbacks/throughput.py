@@ -196,10 +196,19 @@ def in_words(work: Work, left: float | None) -> str:
     '16 samples/s, 2 batches/s, 25 % of the time waiting for data, 1 min 15 s left'
     """
     seconds = max(work.seconds, 1e-9)
-    parts = [f"{work.samples / seconds:.4g} samples/s"] if work.samples else []
-    parts += [f"{work.batches / seconds:.4g} batches/s", f"{work.waited / seconds:.0%} of the time waiting for data"]
+    parts = [f"{rate(work.samples / seconds)} samples/s"] if work.samples else []
+    parts += [f"{rate(work.batches / seconds)} batches/s", f"{work.waited / seconds:.0%} of the time waiting for data"]
     parts += [] if left is None else [f"{duration(left)} left"]
     return ", ".join(parts).replace("%", " %")
+
+
+def rate(per_second: float) -> str:
+    """Return a rate in three digits or more, never as a power of ten.
+
+    >>> rate(19754.2), rate(0.6064), rate(16)
+    ('19,754', '0.606', '16')
+    """
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def count_samples(data: Any) -> int | None:
