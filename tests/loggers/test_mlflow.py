@@ -217,3 +217,16 @@ def stop(server):
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait(20)
+
+
+def test_what_layers_measured_is_there_with_the_step_it_is_from(store, client, tmp_path):
+    from epochal.core.metrics import At
+
+    class Late(Callback):
+        def on_train_batch_end(self, run):
+            run.engine.publish("layers", {"gradient/conv.weight": run.step / 2}, At(run.epoch, run.batch, run.step - 1))
+
+    logger = MLflowLogger(store, experiment="layers")
+    simulate([logger, BatchLoss(), Late()], EPOCHS, batches=2, dir=tmp_path)
+    assert history(client, logger, "gradient/conv.weight") == [(0, 0.5), (1, 1.0), (2, 1.5), (3, 2.0)]
+    assert history(client, logger, "train/loss") == [(1, 1), (2, 2), (3, 3), (4, 4)]
