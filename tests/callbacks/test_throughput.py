@@ -183,6 +183,7 @@ def test_each_epoch_is_told_in_words_and_in_the_csv_file(run_dir, caplog):
         (([torch.zeros(3, 8, 8)] * 6, [{"boxes": torch.zeros(2, 4)}] * 6), 6),
         (["a sentence", "another"], 2),
         (torch.tensor(1.0), None),
+        ([torch.tensor(1), torch.tensor(2)], 2),
         ([], 0),
         ({}, None),
         (None, None),

@@ -223,9 +223,11 @@ def count_samples(data: Any) -> int | None:
     """
     if isinstance(data, (list, tuple)):
         first = cast("Any", data[0]) if data else None
-        if hasattr(first, "shape") or isinstance(first, (list, tuple)):  # inputs and targets, side by side
-            data = first
-    elif isinstance(data, Mapping):
+        shape = getattr(first, "shape", None)
+        if shape:  # inputs and targets, side by side
+            return shape[0]
+        return len(first if isinstance(first, (list, tuple)) else data)
+    if isinstance(data, Mapping):
         batch = cast("Mapping[str, Any]", data)
         data = batch["img"] if "img" in batch else next(iter(batch.values()), None)
     shape = getattr(data, "shape", None)
