@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from epochal.callbacks.loss_spike import LossSpike
     from epochal.callbacks.memory_snapshot import MemorySnapshot
     from epochal.callbacks.model_summary import ModelSummary
+    from epochal.callbacks.prediction_plots import PredictionPlots
     from epochal.callbacks.profile import Profile
     from epochal.callbacks.progress import Progress
     from epochal.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from epochal.callbacks.watchdog import Watchdog
     from epochal.callbacks.weight_average import WeightAverage
     from epochal.callbacks.where_is_nan import WhereIsNaN
+    from epochal.callbacks.write_predictions import WritePredictions
     from epochal.checkpointing.checkpoint import checkpoint
     from epochal.conditions.base import Condition
     from epochal.conditions.best import Best
@@ -77,6 +79,7 @@ _HOMES = {
     "ModelSummary": "callbacks.model_summary",
     "NonFinite": "conditions.level",
     "Plateau": "conditions.plateau",
+    "PredictionPlots": "callbacks.prediction_plots",
     "Profile": "callbacks.profile",
     "Progress": "callbacks.progress",
     "ProgressQuotient": "conditions.prechelt",
@@ -95,6 +98,7 @@ _HOMES = {
     "Watchdog": "callbacks.watchdog",
     "WeightAverage": "callbacks.weight_average",
     "WhereIsNaN": "callbacks.where_is_nan",
+    "WritePredictions": "callbacks.write_predictions",
     "attach": "integrations.attach",
     "checkpoint": "checkpointing.checkpoint",
 }
@@ -128,6 +132,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "ModelSummary",
     "NonFinite",
     "Plateau",
+    "PredictionPlots",
     "Profile",
     "Progress",
     "ProgressQuotient",
@@ -146,6 +151,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "Watchdog",
     "WeightAverage",
     "WhereIsNaN",
+    "WritePredictions",
     "attach",
     "checkpoint",
 ]

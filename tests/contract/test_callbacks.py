@@ -13,16 +13,20 @@ from epochal import (
     Best,
     Checkpoint,
     EarlyStopping,
+    GradientClip,
     LearningRate,
     LearningRateFinder,
+    LossSpike,
     MemorySnapshot,
     ModelSummary,
     NonFinite,
     Plateau,
+    PredictionPlots,
     Profile,
     Progress,
     ReduceLROnPlateau,
     SaveOnException,
+    Spike,
     Stop,
     SystemStats,
     Target,
@@ -30,6 +34,7 @@ from epochal import (
     Throughput,
     TimeLimit,
     Watchdog,
+    WritePredictions,
 )
 from epochal.callbacks.schedules import Cosine, OneCycle, Step, Warmup, WarmupStableDecay
 from epochal.conditions.prechelt import GeneralizationLoss
@@ -50,6 +55,7 @@ EXAMPLES = {
         lambda: Stop(when=Plateau("val/loss", patience=3)),
         lambda: Stop(when=NonFinite("train/loss") | (Target("fitness", 0.3) & Every(epochs=3))),
         lambda: Stop(when=~Target("val/accuracy", 0.2) & Every(batches=13)),
+        lambda: Stop(when=Spike("val/loss", window=4, factor=1.0, min_rise=0.1)),
         lambda: Stop(when=GeneralizationLoss("val/loss", alpha=5.0).after(epochs=3)),
     ],
     EarlyStopping: [
@@ -73,24 +79,31 @@ EXAMPLES = {
         lambda: LearningRate(lambda epoch: 1 / (epoch + 1)),
         lambda: LearningRate(exponential),
     ],
+    GradientClip: [lambda: GradientClip(1.0), lambda: GradientClip(value=0.5, error_if_nonfinite=True)],
     LearningRateFinder: [LearningRateFinder, lambda: LearningRateFinder(loss=print, data=[1], apply=True)],
     TerminateOnNaN: [TerminateOnNaN, lambda: TerminateOnNaN("val/loss")],
     TimeLimit: [lambda: TimeLimit(hours=1)],
     Progress: [Progress, lambda: Progress(callback_times=True, live=True)],
+    LossSpike: [
+        lambda: LossSpike(window=4, min_rise=0.1, factor=1.0),
+        lambda: LossSpike("val/loss", window=4, then="skip"),
+    ],
     MemorySnapshot: [MemorySnapshot, lambda: MemorySnapshot(largest=3, history=0)],
     ModelSummary: [ModelSummary, lambda: ModelSummary(input_size=(2, 3), depth=2)],
+    PredictionPlots: [PredictionPlots, lambda: PredictionPlots(Best("fitness"), worst=3, keep_last=2)],
     Profile: [lambda: Profile(wait=1000, record_shapes=True)],
     SaveOnException: [SaveOnException, lambda: SaveOnException(ValueError, keep_last=2)],
     SystemStats: [SystemStats, lambda: SystemStats(seconds=60)],
     Throughput: [Throughput, lambda: Throughput(samples=8, every=3)],
     Watchdog: [Watchdog, lambda: Watchdog(minutes=30, tell=print)],
+    WritePredictions: [WritePredictions, lambda: WritePredictions(when=Best("val/loss"), keep_last=-1)],
 }
 CASES = [
     pytest.param(make, id=f"{cls.__name__}-{index}")
     for cls, makes in EXAMPLES.items()
     for index, make in enumerate(makes)
 ]
-NOT_LEAVES = {"Policy", "Stopping"}
+NOT_LEAVES = {"Averaging", "OfValidation", "Policy", "Stopping"}
 
 
 def callback_classes():

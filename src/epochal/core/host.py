@@ -18,13 +18,14 @@ class Record(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """How an image lies in what the model sees: its own size, and where its pixels have gone.
+    """How an image of this height and width lies in what the model sees, which has its own, ``seen``.
 
     A point (x, y) of the image is at (x * scale_x + left, y * scale_y + top).
     """
 
     height: int
     width: int
+    seen: tuple[int, int]
     scale_x: float = 1.0
     scale_y: float = 1.0
     left: float = 0.0
@@ -62,7 +63,10 @@ class Predictor(Protocol):
     """How an integration shows what the model predicted for the validation batch that is ending."""
 
     def __call__(self, *, min_score: float = 0.0, first: int | None = None, pixels: bool = False) -> Predictions | None:
-        """Return what has at least this score, of the first so many images; None for a task without such a thing."""
+        """Return boxes of at least this score, of the first so many images, or the classes of all images.
+
+        With ``pixels`` the images are there too. None for a task with neither boxes nor classes.
+        """
         ...
 
 

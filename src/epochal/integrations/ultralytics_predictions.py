@@ -23,12 +23,12 @@ class ValidationBatch:
     def predictions(
         self, *, min_score: float = 0.0, first: int | None = None, pixels: bool = False
     ) -> Predictions | None:
-        """Return what was predicted; None for a task whose predictions are neither boxes nor classes."""
+        """Return what was predicted, as ``Predictor`` says."""
         task = self.validator.args.task
         if self.batch is None or self.predicted is None or task not in BOXES + CLASSES:
             return None
         translate = self.classified if task in CLASSES else self.detected
-        count = len(self.predicted) if first is None else min(first, len(self.predicted))
+        count = len(self.predicted) if first is None or task in CLASSES else min(first, len(self.predicted))
         images = [translate(index, self.batch, min_score, pixels) for index in range(count)]
         return Predictions(images, {int(index): str(name) for index, name in self.validator.names.items()})
 
@@ -69,7 +69,8 @@ def frame_of(prepared: Mapping[str, Any]) -> Frame:
     """Return how the image of a file lies in what the model sees."""
     (scale_y, scale_x), (left, top) = prepared["ratio_pad"]
     height, width = prepared["ori_shape"]
-    return Frame(int(height), int(width), float(scale_x), float(scale_y), float(left), float(top))
+    seen = (int(prepared["imgsz"][0]), int(prepared["imgsz"][1]))
+    return Frame(int(height), int(width), seen, float(scale_x), float(scale_y), float(left), float(top))
 
 
 def host(tensor: Any) -> Any:
