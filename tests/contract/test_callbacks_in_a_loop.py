@@ -11,7 +11,18 @@ import torch
 from torch import nn
 
 import epochal
-from epochal import ActivationMonitor, Checkpoint, GradientMonitor, Layers, Loop, WhereIsNaN
+from epochal import (
+    EMA,
+    ActivationMonitor,
+    Checkpoint,
+    FreezeLayers,
+    GradientAccumulation,
+    GradientMonitor,
+    Layers,
+    Loop,
+    WeightAverage,
+    WhereIsNaN,
+)
 from epochal.core.errors import CapabilityError
 from epochal.testing import simulate
 from epochal.testing.check_callback import check_looks, check_plain
@@ -22,6 +33,10 @@ INSIDE = {
     Layers: [lambda: Layers("body.*", forward=lambda layer, y: y * 1.5, backward=lambda layer, g: g * 0.5, every=2)],
     GradientMonitor: [GradientMonitor, lambda: GradientMonitor("*.weight", every=2)],
     ActivationMonitor: [ActivationMonitor, lambda: ActivationMonitor(nn.Linear, every=2)],
+    EMA: [lambda: EMA(0.9), lambda: EMA(0.5, warmup=True, use_buffers=True, swap=False, keep=False)],
+    FreezeLayers: [lambda: FreezeLayers("body"), lambda: FreezeLayers(nn.BatchNorm1d, start=1, until=3)],
+    GradientAccumulation: [lambda: GradientAccumulation(2), lambda: GradientAccumulation({1: 3, 2: 2})],
+    WeightAverage: [lambda: WeightAverage(1, lr=0.02, anneal_epochs=2), lambda: WeightAverage(0.5, every=2)],
     WhereIsNaN: [WhereIsNaN, lambda: WhereIsNaN(then="stop", every=2)],
 }
 CASES = [

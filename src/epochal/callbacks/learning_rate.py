@@ -1,6 +1,7 @@
 """Give the learning rate a schedule, in place of the trainer's own."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from epochal.callbacks.schedules import Schedule, as_schedule
@@ -121,6 +122,9 @@ class LearningRate(Callback):
             return self.length or run.num_epochs
         if run.num_batches is None:
             return None
+        size_of = run.engine.group_of
+        if size_of is not None:
+            return sum(ceil(run.num_batches / size_of(epoch)) for epoch in range(run.num_epochs))
         return max(1, round(run.num_epochs * run.num_batches / run.engine.group_size()))
 
     def unknown(self, run: "Run") -> str:

@@ -30,6 +30,7 @@ class Rates:
 
     def __init__(self) -> None:
         self.scheduled: dict[str, float] = {}
+        self.replaced: dict[str, float] = {}  # what stands in place of every schedule, ours too
         self.overrides: dict[str, float | None] = {}  # None: given back to the schedule, whatever all others are
         self.factors: dict[str, float] = {}
         self.factor_of_all = 1.0
@@ -43,7 +44,11 @@ class Rates:
         override = self.overrides.get(group, self.override_of_all)
         if override is not None:
             return override
-        return self.scheduled.get(group, own) * self.factors.get(group, self.factor_of_all)
+        return self.replaced.get(group, self.own(group, own)) * self.factors.get(group, self.factor_of_all)
+
+    def own(self, group: str, own: float) -> float:
+        """Return what the schedule in charge gives a group, ours or else the trainer's ``own``."""
+        return self.scheduled.get(group, own)
 
     def override(self, value: float | None, group: str | None = None) -> None:
         """Make the rate be ``value``; None gives it back to the schedule."""
@@ -72,6 +77,11 @@ class Rates:
     def schedule(self, values: Mapping[str, float]) -> None:
         """Take the place of the trainer's own schedule for these groups; factors and overrides still count."""
         self.scheduled.update(values)
+        self.active = True
+
+    def replace(self, values: Mapping[str, float]) -> None:
+        """Take the place of every schedule of these groups, whoever makes it; factors and overrides still count."""
+        self.replaced.update(values)
         self.active = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Method:
         self.before = vars(owner).get(name)
         self.original = getattr(owner, name)
         self.placed = MethodType(self.stand_in(), owner)
-        setattr(owner, name, self.placed)
+        vars(owner)[name] = self.placed  # setattr would reach through a wrapper, such as torch.compile's
 
     def stand_in(self) -> Callable[..., Any]:
         """Return the function that is put in place: like the original to whoever inspects or wraps it."""
@@ -56,6 +56,6 @@ class Method:
         while (inner := getattr(before, "stands_for", None)) is not None and inner.call is None:
             before = inner.before
         if before is None:
-            delattr(self.owner, self.name)
+            del vars(self.owner)[self.name]
         else:
-            setattr(self.owner, self.name, before)
+            vars(self.owner)[self.name] = before

@@ -50,6 +50,9 @@ class OptimizerHooks:
 
     def show_gradients(self, *_: Any) -> None:
         """Ask whoever looks at gradients before a step; without gradients the optimizer changes nothing."""
+        if self.overflowed():
+            return
+        self.unscale()
         if not self.engine.before_step(self.optimizer):
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
@@ -89,8 +92,22 @@ class OptimizerHooks:
         if self.engine.step_skipped:
             self.engine.step_skipped = False
             return True
+        return self.overflowed()
+
+    def overflowed(self) -> bool:
+        """Say whether AMP leaves this step out inside a fused optimizer; any other it does not even call."""
         found_inf = getattr(self.optimizer, "found_inf", None)
         return found_inf is not None and bool(found_inf.item())
+
+    def unscale(self) -> None:
+        """Unscale the gradients of a fused optimizer, which would do it inside its step."""
+        scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is not None:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.div_(scale.to(parameter.grad.device))
+            self.optimizer.grad_scale = None  # the scaler deletes it after the step
 
     def rates_in_place(self) -> list[Any]:
         """Return what the parameter groups hold."""
