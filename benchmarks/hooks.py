@@ -10,6 +10,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -256,17 +257,10 @@ def verdict(row: Row) -> str:
     return "yes" if row.ratio.median <= LIMIT and row.calls <= limit and row.reads <= 1 else "**no**"
 
 
-def process_clock() -> float:
-    """CPU seconds of this process, all threads: what runs in the background counts too."""
-    return sum(os.times()[:2])
-
-
 def on_the_gpu(folder: Path, pairs: int) -> Iterator[Row]:
     """The same on CUDA, by the wall clock, with a batch that makes a step of 20 ms or more."""
 
     def clock() -> float:
-        import time
-
         torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -288,13 +282,13 @@ def main() -> int:
     """Measure, print, and return 1 if a promise does not hold."""
     parser = argparse.ArgumentParser(description="Measure what looking inside a model costs.")
     parser.add_argument("--write", action="store_true", help="put the table into " + " and ".join(PAGES))
-    parser.add_argument("--pairs", type=int, default=21, help="paired measurements, 15 or more for a figure to quote")
+    parser.add_argument("--pairs", type=int, default=31, help="paired measurements, 15 or more for a figure to quote")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for task in tasks():
-            found += rows(task, Path(folder), options.pairs, process_clock, 4)
+            found += rows(task, Path(folder), options.pairs, time.process_time, 2)
         if torch.cuda.is_available():
             found += on_the_gpu(Path(folder), options.pairs)
     lines: list[Sequence[Any]] = [
