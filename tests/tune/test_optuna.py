@@ -328,13 +328,13 @@ def test_a_loop_trains_on_too(database, lock, run_dir):
     assert trained([Prune(trial, METRIC)], [0.1, 0.2, 0.3], run_dir).end_reason == "completed"
 
 
-def test_a_deleted_trial_does_not_stop_the_training():
+def test_a_trial_that_was_ended_elsewhere_does_not_stop_the_training():
     study = study_of(PruneAt(2))
     trial = study.ask()
     study.tell(trial, state=optuna.trial.TrialState.FAIL)  # as a heartbeat does that was missed
     result = simulate([Prune(trial, METRIC)], epochs_of([0.1] * 5))
     assert result.end_reason == "completed"
-    assert "UpdateFinishedTrialError" in notes(result)[0]
+    assert "has already finished" in notes(result)[0]
 
 
 def test_sqlite_in_memory_lives_on_one_thread():
