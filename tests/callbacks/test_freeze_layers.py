@@ -187,10 +187,11 @@ class Live(Callback):
     """Copies the live weights of a YOLO training."""
 
     def __init__(self):
-        self.states = []
+        self.states, self.averages = [], []
 
     def on_train_epoch_start(self, run):
         self.states.append({name: one.clone() for name, one in run.model.state_dict().items()})
+        self.averages.append({name: one.clone() for name, one in run.trainer.ema.ema.state_dict().items()})
 
     on_train_end = on_train_epoch_start
 
@@ -210,6 +211,10 @@ def test_yolo(yolo, quick, task):
             }
             assert all(same.values()) if epoch < 2 else not any(same[name] for name in same if "running" in name), epoch
         assert not torch.equal(before["model.9.cv1.conv.weight"], after["model.9.cv1.conv.weight"])
+    averages = live.averages[2]  # of two frozen epochs: Ultralytics' average follows to rounding
+    for name, one in live.states[0].items():
+        if name[:8] in {f"model.{place}." for place in range(5)}:
+            assert torch.allclose(averages[name].float(), one.float(), rtol=1e-5, atol=1e-7), name
     frozen = [name for name, one in model.trainer.model.named_parameters() if not one.requires_grad]
     assert all(".dfl" in name for name in frozen)
     assert not [one for one in model.trainer.model.modules() if "train" in vars(one)]

@@ -1,13 +1,15 @@
 """GradientClip does what PyTorch's own functions do, before each step, and says how large the gradients were."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 
-from epochal import Callback, GradientClip, Loop, attach
+from epochal import EMA, Callback, GradientAccumulation, GradientClip, Loop, attach
 from epochal.core.errors import ArgumentError
 
 torch = pytest.importorskip("torch")
+TorchDispatchMode = pytest.importorskip("torch.utils._python_dispatch").TorchDispatchMode
 
 
 def parts(**options):
@@ -87,28 +89,33 @@ def test_logs_the_norm_before_and_the_share_of_steps_that_were_clipped(clip, nor
     assert any(0 < row["train/grad_clipped"] < 1 for row in run.history)
 
 
-def test_no_number_is_read_in_a_step():
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor, which on a device would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clip", [GradientClip(0.5), GradientClip(value=0.1)])
+def test_no_number_is_read_in_a_step_neither_by_those_that_average_and_accumulate(clip):
     net, optimizer, data = parts()
-    read = []
-
-    class Tensor(torch.Tensor):
-        def item(self):
-            read.append("item")
-            return super().item()
-
-        def __bool__(self):
-            read.append("bool")
-            return super().__bool__()
-
-    for parameter in net.parameters():
-        parameter.register_hook(lambda gradient: gradient.as_subclass(Tensor))
-    with Loop(model=net, optimizer=optimizer, callbacks=[GradientClip(0.5)]) as run:
+    reads = Reads()
+    with Loop(model=net, optimizer=optimizer, callbacks=[GradientAccumulation(2), clip, EMA(0.9)]) as run:
         for _ in run.epochs(1):
-            for x, y in run.batches(data):
-                torch.nn.functional.mse_loss(net(x), y).backward()
-                read.clear()
-                optimizer.step()
-                assert read == []
+            for number, (x, y) in enumerate(run.batches(data)):
+                with reads if number > 2 else nullcontext():  # the first average is a copy
+                    optimizer.zero_grad()
+                    torch.nn.functional.mse_loss(net(x), y).backward()
+                    optimizer.step()
+        assert (run.step, reads.count) == (3, 0)
+    with reads:
+        torch.ones(1).item()
+    assert reads.count == 1
 
 
 def test_each_optimizer_is_clipped_by_itself_and_has_names_of_its_own():

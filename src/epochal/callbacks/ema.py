@@ -1,8 +1,10 @@
 """An exponential moving average of the weights, which is validated in place of them."""
 
-from typing import TYPE_CHECKING, final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, final
 
-from epochal.callbacks.averaging import Averaging
+from epochal.callbacks.averaging import Averaging, tensors
+from epochal.checkpointing.capture import unwrapped
 from epochal.conditions.arguments import check_number
 from epochal.core.errors import ArgumentError
 
@@ -43,11 +45,11 @@ class EMA(Averaging):
     keep
         Leave the average in the model when the training has ended, stopped or completed.
 
-    It wraps PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``: the first update copies the weights.
-    ``ema.module`` is the averaged model, also after the training. Checkpoints hold the live weights in ``model``, which
-    a resumed training needs, and the average in the state of this callback. ``CapabilityError`` where the trainer
-    averages the weights itself. Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging"
-    (1992).
+    It is PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``, bit for bit: the first update copies the weights.
+    Nothing is read from the device. ``ema.module`` is the averaged model, also after the training. Checkpoints hold the
+    live weights in ``model``, which a resumed training needs, and the average in the state of this callback.
+    ``CapabilityError`` where the trainer averages the weights itself. Source: Polyak and Juditsky, "Acceleration of
+    stochastic approximation by averaging" (1992).
     """
 
     def __init__(
@@ -75,22 +77,35 @@ class EMA(Averaging):
 
     def on_train_start(self, run: "Run") -> None:
         """Copy the model."""
-        from torch.optim.swa_utils import get_ema_multi_avg_fn
-
         self.swapped, self.step = False, run.step
-        self.begin(run, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=self.use_buffers)
+        self.begin(run, use_buffers=self.use_buffers)
 
     def optimizer_step(self, run: "Run") -> None:
         """Let the new weights count."""
         if run.step == self.step:
             return
         self.step = run.step
-        if self.warmup:
-            from torch.optim.swa_utils import get_ema_multi_avg_fn
+        if self.updates:
+            self.blend(run)
+        else:
+            self.update(run)
 
-            share = (1 + self.updates) / (10 + self.updates)
-            self.averaged.multi_avg_fn = get_ema_multi_avg_fn(min(self.decay, share))
-        self.update(run)
+    def blend(self, run: "Run") -> None:
+        """Do what ``AveragedModel.update_parameters`` does from its second call on, which makes the device wait."""
+        import torch
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+        model, module = unwrapped(run.model), self.module
+        share = (1 + self.updates) / (10 + self.updates) if self.warmup else 1.0
+        average = get_ema_multi_avg_fn(min(self.decay, share))
+        of = tensors if self.use_buffers else type(module).parameters
+        for means, weights in alike(zip(of(module), of(model), strict=True)):
+            average(means, weights, self.updates)
+        if not self.use_buffers and (buffers := list(module.buffers())):
+            with torch.no_grad():
+                foreach_copy: Any = getattr(torch, "_foreach_copy_")  # noqa: B009  documented, not in torch's stubs
+                foreach_copy(buffers, list(model.buffers()))
+        self.updates += 1
 
     def on_val_start(self, run: "Run") -> None:
         """Have the average validated."""
@@ -113,3 +128,19 @@ class EMA(Averaging):
         """Leave the weights in the model if a validation was not left."""
         self.on_val_end(run)
         super().teardown(run)
+
+
+def alike(pairs: Iterable[tuple[Any, Any]]) -> Iterable[tuple[list[Any], list[Any]]]:
+    """Return pairs of an average and a weight as two lists for each device and type, for functions on many tensors.
+
+    >>> import torch
+    >>> one, two = torch.zeros(1), torch.zeros(1, dtype=torch.int)
+    >>> [len(means) for means, _ in alike([(one, one), (two, two), (one, one)])]
+    [2, 1]
+    """
+    groups: dict[Any, tuple[list[Any], list[Any]]] = {}
+    for mean, weight in pairs:
+        found = groups.setdefault((mean.device, mean.dtype), ([], []))
+        found[0].append(mean)
+        found[1].append(weight.detach())
+    return groups.values()
