@@ -29,6 +29,8 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/dispatch.py
+	$(BIN)/python benchmarks/hooks.py
+	$(BIN)/python benchmarks/pruning.py
 
 # Pins what .venv has now, for every supported Python.
 constraints: $(VENV)/.dev
