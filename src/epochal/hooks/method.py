@@ -1,8 +1,7 @@
 """A method of one object replaced for the time of a training, and never copied with the object."""
 
 from collections.abc import Callable
-from functools import wraps
-from types import MethodType
+from functools import update_wrapper, wraps
 from typing import Any
 
 
@@ -29,23 +28,11 @@ class Method:
         self.call: Callable[..., Any] | None = call
         self.before = vars(owner).get(name)
         self.original = getattr(owner, name)
-        self.placed = MethodType(self.stand_in(), owner)
-        vars(owner)[name] = self.placed  # setattr would reach through a wrapper, such as torch.compile's
+        vars(owner)[name] = self.placed = Placed(self)  # setattr would reach through a wrapper as torch.compile's
 
-    def stand_in(self) -> Callable[..., Any]:
-        """Return the function that is put in place: like the original to whoever inspects or wraps it."""
-
-        @wraps(getattr(self.original, "__func__", self.original))
-        def stand_in(host: Any, *args: Any, **options: Any) -> Any:
-            if host is not self.owner:  # a copy of the object
-                return getattr(type(host), self.name)(host, *args, **options)
-            if self.call is None:
-                return self.original(*args, **options)
-            return self.call(self.original, *args, **options)
-
-        stand_in.__name__ = self.name  # pickle finds the method of the class by it
-        setattr(stand_in, "stands_for", self)  # noqa: B010  a function's own attribute
-        return stand_in
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call ours, or once it is removed what was there before."""
+        return self.original(*args, **options) if self.call is None else self.call(self.original, *args, **options)
 
     def remove(self) -> None:
         """Put back what was there; one of ours that was removed in the meantime is none."""
@@ -53,9 +40,37 @@ class Method:
         if vars(self.owner).get(self.name) is not self.placed:
             return
         before = self.before
-        while (inner := getattr(before, "stands_for", None)) is not None and inner.call is None:
-            before = inner.before
+        while isinstance(before, Placed) and before.method.call is None:
+            before = before.method.before
         if before is None:
             del vars(self.owner)[self.name]
         else:
             vars(self.owner)[self.name] = before
+
+
+class Placed:
+    """What ``Method`` puts on the object: like the original to whoever inspects or wraps it."""
+
+    def __init__(self, method: Method) -> None:
+        update_wrapper(self, method.original)
+        self.method = method
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.method(*args, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.method.owner, self.method.name)  # a copy of the owner finds the method of its class
+
+    @property
+    def __self__(self) -> Any:
+        return self.method.owner
+
+    @property
+    def __func__(self) -> Callable[..., Any]:
+        """The function behind the method: PyTorch's schedulers wrap that of ``optimizer.step``."""
+
+        @wraps(getattr(self.method.original, "__func__", self.method.original))
+        def function(_owner: Any, *args: Any, **options: Any) -> Any:
+            return self.method(*args, **options)
+
+        return function
