@@ -78,7 +78,7 @@ def test_suggests_a_rate_below_two_over_the_largest_eigenvalue_of_a_least_square
 def brute_force(model, optimizer, loss, batches, start, end, steps, smooth=0.98, diverged=4.0):
     """A range test as one would write it by hand, on the objects themselves."""
     rates = np.geomspace(start, end, steps)
-    average, best, tried, smoothed = 0.0, math.inf, [], []
+    average, best, tried, smoothed, losses = 0.0, math.inf, [], [], []
     for index, rate in enumerate(rates):
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -87,13 +87,17 @@ def brute_force(model, optimizer, loss, batches, start, end, steps, smooth=0.98,
         value.backward()
         optimizer.step()
         average = smooth * average + (1 - smooth) * value.item()
+        losses.append(value.item())
         tried.append(rate)
         smoothed.append(average / (1 - smooth ** (index + 1)))
         best = min(best, smoothed[-1])
         if smoothed[-1] > diverged * best:
             break
-    slopes = np.gradient(smoothed, np.log(tried))[steps // 10 : -1]
-    return tried, smoothed, tried[steps // 10 + int(slopes.argmin())]
+    turn, width = int(np.argmin(smoothed)) + 1, 13  # a sixth of 80 rates
+    lines = [
+        np.polyfit(np.log(tried[one : one + width]), losses[one : one + width], 1) for one in range(turn - width + 1)
+    ]
+    return tried, smoothed, tried[int(np.argmin([slope for slope, _ in lines])) + width // 2]
 
 
 def cross_entropy(model, batch):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from epochal import Best, Loop, WritePredictions
-from epochal.callbacks.background import Background
 from epochal.callbacks.predictions_file import as_line, decode_mask, encode_mask, on_image, read_predictions
+from epochal.core.background import Background
 from epochal.core.errors import ArgumentError
 from epochal.core.host import Frame, Prediction
 

@@ -3,8 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from epochal.callbacks.layers import check_every
-from epochal.core.callback import Callback
+from epochal.callbacks.inside import Inside
 from epochal.core.metrics import At
 from epochal.hooks.model_hooks import ModelHooks, tensors_in
 from epochal.hooks.norms import combined, on_one_device
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from epochal.core.run import Run
 
 
-class ActivationMonitor(Callback):
+class ActivationMonitor(Inside):
     """Measure the L2 norm of what every layer returns, in training batches.
 
     >>> import torch
@@ -41,21 +40,13 @@ class ActivationMonitor(Callback):
     ``activation/<layer>``. Layers inside a model that ``torch.compile`` has taken over are refused.
     """
 
-    guarded = True
-
     def __init__(self, which: Which | None = None, *, every: int = 1, name: str | None = None) -> None:
-        self.which, self.every = which, check_every(every, "ActivationMonitor")
+        super().__init__(every, name)
+        self.which = which
         self.latest: dict[str, float] = {}
-        self.watch: ActivationWatch | None = None
-        if name is not None:
-            self.name = name
 
     def __repr__(self) -> str:
         return f"ActivationMonitor({self.which!r}, every={self.every})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the running training out: an object that is copied or pickled is an idle one."""
-        return {**self.__dict__, "watch": None}
 
     def on_train_start(self, run: "Run") -> None:
         """Find the layers and set the hooks."""
@@ -65,7 +56,7 @@ class ActivationMonitor(Callback):
     def on_train_batch_start(self, run: "Run") -> None:
         """Look in the batches of every n-th step."""
         if self.watch is not None:
-            self.watch.due = (run.step + 1) % self.every == 0
+            self.watch.due = self.due(run)
 
     def on_train_batch_end(self, run: "Run") -> None:
         """Queue what the batch measured."""
@@ -78,22 +69,6 @@ class ActivationMonitor(Callback):
         """Forget the batch that did not end."""
         if self.watch is not None:
             self.watch.forget()
-
-    def on_train_end(self, run: "Run") -> None:
-        """Deliver the last norms while loggers still listen."""
-        if self.watch is not None:
-            self.watch.readout.flush()
-
-    def on_exception(self, run: "Run") -> None:
-        """Deliver the last norms, which may tell why."""
-        self.on_train_end(run)
-
-    def teardown(self, run: "Run") -> None:
-        """Take the hooks out and end the thread."""
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            watch.hooks.remove()
-            watch.readout.close()
 
 
 class ActivationWatch:
@@ -137,6 +112,11 @@ class ActivationWatch:
     def forget(self) -> None:
         """Begin the next batch with nothing."""
         self.due, self.names, self.norms = False, [], []
+
+    def close(self) -> None:
+        """Take the hooks out and end the thread."""
+        self.hooks.remove()
+        self.readout.close()
 
     def deliver(self, reading: Reading) -> None:
         """Hand the norms of one batch on; on the readout's thread."""

@@ -4,8 +4,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from epochal.callbacks.layers import check_every
-from epochal.core.callback import Callback
+from epochal.callbacks.inside import Inside
 from epochal.core.errors import ArgumentError
 from epochal.core.metrics import At
 from epochal.hooks.norms import combined, norms, on_one_device
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 TOTAL = "train/grad_norm"
 
 
-class GradientMonitor(Callback):
+class GradientMonitor(Inside):
     """Measure the L2 norm of every parameter's gradient, right before the optimizer steps.
 
     >>> import torch
@@ -48,24 +47,17 @@ class GradientMonitor(Callback):
     without a gradient is left out.
     """
 
-    guarded = True
     requires: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def __init__(self, which: str = "*", *, every: int = 1, name: str | None = None) -> None:
         if not isinstance(which, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"GradientMonitor: which must be a pattern of parameter names, not {which!r}")
-        self.which, self.every = which, check_every(every, "GradientMonitor")
+        super().__init__(every, name)
+        self.which = which
         self.latest: dict[str, float] = {}
-        self.watch: GradientWatch | None = None
-        if name is not None:
-            self.name = name
 
     def __repr__(self) -> str:
         return f"GradientMonitor({self.which!r}, every={self.every})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the running training out: an object that is copied or pickled is an idle one."""
-        return {**self.__dict__, "watch": None}
 
     def on_train_start(self, run: "Run") -> None:
         """Find the parameters."""
@@ -74,9 +66,8 @@ class GradientMonitor(Callback):
 
     def before_step(self, run: "Run", optimizer: Any) -> None:
         """Measure, and log what was measured before."""
-        watch = self.watch
-        if watch is not None and (run.step + 1) % self.every == 0:
-            watch.measure(run, optimizer)
+        if self.due(run):
+            self.watch.measure(run, optimizer)
 
     def on_train_epoch_start(self, run: "Run") -> None:
         """Begin the mean of another epoch."""
@@ -87,21 +78,6 @@ class GradientMonitor(Callback):
         """Log the mean of the epoch, its last steps included."""
         if self.watch is not None:
             self.watch.end_epoch(run)
-
-    def on_train_end(self, run: "Run") -> None:
-        """Deliver the last norms while loggers still listen."""
-        if self.watch is not None:
-            self.watch.readout.flush()
-
-    def on_exception(self, run: "Run") -> None:
-        """Deliver the last norms, which may tell why."""
-        self.on_train_end(run)
-
-    def teardown(self, run: "Run") -> None:
-        """End the thread."""
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            watch.readout.close()
 
 
 class GradientWatch:
@@ -140,6 +116,10 @@ class GradientWatch:
         self.arrived.clear()
         if self.of_epoch:
             run.log({TOTAL: sum(self.of_epoch) / len(self.of_epoch)})
+
+    def close(self) -> None:
+        """End the thread."""
+        self.readout.close()
 
     def deliver(self, reading: Reading) -> None:
         """Hand the norms of one step on; on the readout's thread."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from epochal.callbacks.figure import check_drawing, drawn, write_png
-from epochal.callbacks.range_test import RangeTest
+from epochal.callbacks.range_test import FEWEST, RangeTest
 from epochal.callbacks.range_trial import LossTrial, run_range_test, top_rate
 from epochal.conditions.arguments import check_amount, check_count
 from epochal.core.callback import Callback
@@ -47,7 +47,7 @@ class LearningRateFinder(Callback):
         End early when the smoothed loss is more than so many times its smallest; weight of what was before in the
         smoothing, an exponential moving average. Defaults of fastai and Lightning.
 
-    The suggestion is where the smoothed loss falls fastest, by the logarithm of the rate (fastai's ``steep``).
+    The suggestion is where the loss falls fastest, by a line fitted to a sixth of the rates, over their logarithm.
     ``learning_rate_finder.png`` and ``.json`` in ``run.dir`` show the curve; ``run.log_image`` gets it too. Model,
     optimizer, schedule, random generators and the order of data are afterwards bit for bit what they were; a copy of
     model and optimizer needs memory meanwhile. A resumed training is left alone, and so is one on several processes.
@@ -155,7 +155,7 @@ class LearningRateFinder(Callback):
         folder = run.dir if run.folder is None else run.folder.make()
         replace(folder / f"{FILE}.json", f"{json.dumps({**found, **curve}, indent=1)}\n".encode())
         if test.tried:
-            image = drawn(draw(test, self.suggestion, rate))
+            image = drawn(draw(test, rate))
             write_png(folder / f"{FILE}.png", image)
             run.log_image(FILE, image)
 
@@ -198,6 +198,6 @@ def why_none(test: RangeTest) -> str:
     if test.ended != "all rates" and count < test.steps / 2:
         why = "was not finite" if test.ended == "not finite" else "diverged"
         return f"the loss {why} after {count} of {test.steps} rates, at {test.tried[-1]:.3g}; give a smaller start"
-    if count < 4:
+    if count < FEWEST:
         return f"{count} rates are too few to see where the loss falls; give more steps"
     return f"the loss fell nowhere between {test.tried[0]:.3g} and {test.tried[-1]:.3g}; look at the curve"

@@ -1,11 +1,13 @@
 """The arithmetic of a learning-rate range test: rates that grow, a smoothed loss, where it falls fastest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, isfinite, log
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Ended = Literal["all rates", "diverged", "not finite"]
-LEFT_OUT = 0.1  # of the planned rates, at the beginning: an average of few losses says little
+WINDOW = 1 / 6  # of the planned rates: the loss of one batch says little
+FEWEST = 5  # rates in a window
 ROUNDING = 1e-6  # of a loss: a smaller fall is none
 
 
@@ -13,17 +15,22 @@ ROUNDING = 1e-6  # of a loss: a smaller fall is none
 class RangeTest:
     """A range test as Smith (arXiv 1506.01186) proposed it and fastai made it known: one step per rate.
 
-    >>> test = RangeTest(start=0.001, end=1.0, steps=4, smooth=0.0, diverged=4.0)
-    >>> [round(rate, 3) for rate in test.rates()]
-    [0.001, 0.01, 0.1, 1.0]
-    >>> [test.add(rate, loss) for rate, loss in zip(test.rates(), (2.0, 1.9, 1.0, 9.0))]
-    [True, True, True, False]
-    >>> round(test.suggestion(), 3), test.ended
+    >>> test = RangeTest(start=1e-6, end=10.0, steps=8, smooth=0.0, diverged=4.0)
+    >>> [round(rate, 6) for rate in test.rates()]
+    [1e-06, 1e-05, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]
+    >>> losses = (2.0, 2.0, 2.0, 1.9, 1.4, 1.0, 0.9, 9.0)
+    >>> [test.add(rate, loss) for rate, loss in zip(test.rates(), losses)][-2:]
+    [True, False]
+    >>> round(test.suggestion(), 6), test.ended
     (0.01, 'diverged')
 
     The loss is smoothed by an exponential moving average whose start is corrected: ``smooth`` is the weight of what was
     before. It has diverged when that average is more than ``diverged`` times its smallest value so far (which for a
     negative loss is as far above it as it would be for the positive one).
+
+    The suggestion is the middle of the window, a sixth of the planned rates wide, over which the loss itself falls
+    fastest. The slope of the average, which others take, lags: its steepest point is where the loss is near its minimum
+    already, and a training at that rate often diverges.
     """
 
     start: float
@@ -59,18 +66,47 @@ class RangeTest:
         return self.ended == "all rates"
 
     def suggestion(self) -> float | None:
-        """Return the rate at which the smoothed loss falls fastest, by the logarithm of the rate; None if it does not.
+        """Return the rate at which the loss falls fastest; None if it does not."""
+        fall = self.steepest()
+        return None if fall is None else self.tried[fall.middle]
 
-        The first tenth of the planned rates and the last that was tried are left out.
-        """
-        first, last = max(int(LEFT_OUT * self.steps), 1), len(self.tried) - 1
-        slopes = {index: self.slope(index) for index in range(first, last)}
-        if len(slopes) < 2:
+    def steepest(self) -> "Fall | None":
+        """Return the steepest fall before the smoothed loss turns: the least-squares line over a window of rates."""
+        width = max(round(WINDOW * self.steps), FEWEST) | 1  # odd: it has a middle
+        turn = self.smoothed.index(self.best) + 1 if self.smoothed else 0
+        falls = [fitted(self.tried, self.losses, first, width) for first in range(turn - width + 1)]
+        steepest = min(falls, key=lambda fall: fall.slope, default=None)
+        if steepest is None or steepest.slope > -ROUNDING * abs(steepest.level):
             return None
-        steepest = min(slopes, key=lambda index: slopes[index])
-        return self.tried[steepest] if slopes[steepest] < -ROUNDING * abs(self.smoothed[steepest]) else None
+        return steepest
 
-    def slope(self, index: int) -> float:
-        """Return how the smoothed loss changes at a rate, by its neighbours."""
-        rates, losses = self.tried, self.smoothed
-        return (losses[index + 1] - losses[index - 1]) / log(rates[index + 1] / rates[index - 1])
+
+class Fall(NamedTuple):
+    """A line through the losses of neighbouring rates: its slope by the logarithm of the rate, its level in the middle.
+
+    >>> Fall(first=3, width=5, slope=-1.0, level=2.0).middle
+    5
+    """
+
+    first: int
+    width: int
+    slope: float
+    level: float
+
+    @property
+    def middle(self) -> int:
+        """The index of the rate in the middle."""
+        return self.first + self.width // 2
+
+
+def fitted(rates: Sequence[float], losses: Sequence[float], first: int, width: int) -> Fall:
+    """Fit a line to ``width`` losses; the rates grow by one factor.
+
+    >>> fitted([1.0, 10.0, 100.0], [6.0, 5.0, 1.0], 0, 3).level
+    4.0
+    """
+    step = log(rates[first + 1] / rates[first])
+    middle = width // 2
+    chosen = losses[first : first + width]
+    rise = sum((place - middle) * loss for place, loss in enumerate(chosen))
+    return Fall(first, width, rise / sum((place - middle) ** 2 for place in range(width)) / step, sum(chosen) / width)

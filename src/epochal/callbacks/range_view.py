@@ -1,5 +1,6 @@
 """The picture of a learning-rate range test."""
 
+from math import log
 from typing import TYPE_CHECKING, Any
 
 from epochal.callbacks.figure import COLOURS, GRID, INK, new_figure, plain_axes
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
 PALE, LINE, MARK, OTHER = "#8c959f", COLOURS[0], COLOURS[5], COLOURS[2]
 
 
-def draw(test: "RangeTest", suggestion: float | None, rate: float) -> Any:
-    """Return the figure: losses and their average over the rate, the suggestion, and the training's own rate."""
+def draw(test: "RangeTest", rate: float) -> Any:
+    """Return the figure: losses and their average, the steepest fall with the suggestion, the training's own rate."""
     figure = new_figure(7.2, 4.2)
     axes = figure.add_subplot()
     axes.plot(test.tried, test.losses, color=PALE, linewidth=0.9, label="loss")
@@ -23,10 +24,13 @@ def draw(test: "RangeTest", suggestion: float | None, rate: float) -> Any:
     plain_axes(axes)
     if test.start <= rate <= test.end:
         axes.axvline(rate, color=OTHER, linewidth=1.4, linestyle="--", label=f"now {rate:.3g}")
-    if suggestion is not None:
-        height = test.smoothed[test.tried.index(suggestion)]
-        axes.plot([suggestion], [height], color=MARK, marker="o", markersize=9, linestyle="none",
-                  label=f"suggestion {suggestion:.3g}")  # fmt: skip
+    fall = test.steepest()
+    if fall is not None:
+        rates = test.tried[fall.first : fall.first + fall.width]
+        suggestion = test.tried[fall.middle]
+        axes.plot(rates, [fall.level + fall.slope * log(one / suggestion) for one in rates], color=MARK, linewidth=1.6)
+        label = f"suggestion {suggestion:.3g}"
+        axes.plot([suggestion], [fall.level], color=MARK, marker="o", markersize=9, linestyle="none", label=label)
         axes.axvline(suggestion, color=MARK, linewidth=1, linestyle=":")
     ended = {"all rates": "all rates tried", "diverged": "the loss diverged", "not finite": "the loss was not finite"}
     axes.set_title(f"Range test: {len(test.tried)} steps, {ended[test.ended]}", color=INK, fontsize=11)
@@ -35,9 +39,15 @@ def draw(test: "RangeTest", suggestion: float | None, rate: float) -> Any:
 
 
 def limits(test: "RangeTest") -> tuple[float, float]:
-    """Return the lowest and highest loss to show: a last one that shot up would flatten all the others."""
-    low, high = min(*test.losses, *test.smoothed), max(test.smoothed)
-    first = sorted(test.losses)[: max(int(0.95 * len(test.losses)), 1)]
-    high = max(high, first[-1])
-    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    """Return the lowest and highest loss to show: one that shot up at the end would flatten all before.
+
+    >>> from epochal.callbacks.range_test import RangeTest
+    >>> test = RangeTest(0.1, 10.0, 3, smooth=0.0, diverged=4.0)
+    >>> _ = [test.add(rate, loss) for rate, loss in zip(test.rates(), (2.0, 1.0, 99.0))]
+    >>> limits(test)
+    (0.75, 2.25)
+    """
+    turn = test.smoothed.index(test.best) + 1
+    low, high = min(test.losses), max(*test.losses[:turn], *test.smoothed[:turn])
+    margin = 0.25 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin

@@ -3,8 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from epochal.callbacks.layers import check_every
-from epochal.core.callback import Callback
+from epochal.callbacks.inside import Inside
 from epochal.core.errors import ArgumentError
 from epochal.core.log import log
 from epochal.core.metrics import At
@@ -31,7 +30,7 @@ class Found(NamedTuple):
     text: str
 
 
-class WhereIsNaN(Callback):
+class WhereIsNaN(Inside):
     """Name the first layer whose output, or gradient, stopped being finite.
 
     >>> import torch
@@ -61,23 +60,15 @@ class WhereIsNaN(Callback):
     every activation (torch's own ``detect_anomaly`` costs more, and names operations, not layers).
     """
 
-    guarded = True
-
     def __init__(self, *, then: Literal["warn", "stop"] = "warn", every: int = 1, name: str | None = None) -> None:
         if then not in ("warn", "stop"):
             raise ArgumentError(f'WhereIsNaN: then must be "warn" or "stop", not {then!r}')
-        self.then, self.every = then, check_every(every, "WhereIsNaN")
+        super().__init__(every, name)
+        self.then = then
         self.found: Found | None = None
-        self.watch: FiniteWatch | None = None
-        if name is not None:
-            self.name = name
 
     def __repr__(self) -> str:
         return f"WhereIsNaN(then={self.then!r}, every={self.every})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the running training out: an object that is copied or pickled is an idle one."""
-        return {**self.__dict__, "watch": None}
 
     def on_train_start(self, run: "Run") -> None:
         """Set the hooks."""
@@ -86,7 +77,7 @@ class WhereIsNaN(Callback):
 
     def on_train_batch_start(self, run: "Run") -> None:
         """Look in the batches of every n-th step."""
-        if self.watch is not None and (run.step + 1) % self.every == 0:
+        if self.due(run):
             self.watch.begin()
 
     def before_step(self, run: "Run", optimizer: Any) -> None:
@@ -107,9 +98,8 @@ class WhereIsNaN(Callback):
 
     def on_train_end(self, run: "Run") -> None:
         """Wait for the last batch."""
-        if self.watch is not None:
-            self.watch.readout.flush()
-            self.tell(run)
+        super().on_train_end(run)
+        self.tell(run)
 
     def on_exception(self, run: "Run") -> None:
         """The batch that failed may tell why."""
@@ -117,15 +107,9 @@ class WhereIsNaN(Callback):
             self.watch.push()
         self.on_train_end(run)
 
-    def teardown(self, run: "Run") -> None:
-        """Take the hooks out and end the thread."""
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            watch.close()
-
     def tell(self, run: "Run") -> None:
         """Say what was found, once, and look no further."""
-        watch = self.watch
+        watch: FiniteWatch | None = self.watch
         if watch is None or watch.fault is None or self.found is not None:
             return
         fault, at = watch.fault

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
 
-from epochal.callbacks.background import Background
 from epochal.callbacks.of_validation import OfValidation, Read
 from epochal.callbacks.predictions_file import as_line
 from epochal.callbacks.read_predictions import predictions_of
 from epochal.conditions.arguments import check_amount, check_count
+from epochal.core.background import Background
 from epochal.core.host import Predictions
 from epochal.core.log import log
 from epochal.loggers.files import replace

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from queue import Full, Queue
+from functools import partial
 from typing import Any, NamedTuple
 
+from epochal.core.background import Background
 from epochal.core.log import log
 from epochal.core.metrics import At
 
-WAITING = 64  # readings that may wait for the thread
+LIMIT = 10.0  # seconds that the end of a training waits for the last numbers
 
 
 class Reading(NamedTuple):
@@ -29,7 +30,7 @@ class _Copy(NamedTuple):
 
 
 class Readout:
-    """Copies tensors of numbers to the host in the background and delivers them, in order, on a thread of its own.
+    """Copies tensors of numbers to the host without waiting, and delivers them, in order, on a thread of its own.
 
     ``push`` only queues one non-blocking copy into pinned memory; the copy is waited for and read by the thread, one
     interval later: when the next one is pushed, or at ``flush``. What ``deliver`` raises is said once, in the log.
@@ -44,14 +45,10 @@ class Readout:
 
     def __init__(self, name: str, deliver: Callable[[Reading], None]) -> None:
         self.name, self.deliver = name, deliver
-        self.queue: Queue[_Copy | threading.Event | None] = Queue(WAITING)
+        self.background = Background(name)
         self.pending: list[_Copy] = []
         self.left_out = 0
         self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self.loop, name=f"epochal {name}", daemon=True)
-        self.thread.start()
-
-    # -- on the training thread -------------------------------------------------------------------------------------
 
     def push(self, about: Any, values: Any, at: At) -> None:
         """Queue a copy of a vector, such as one number per name, and hand over what was queued before."""
@@ -61,49 +58,34 @@ class Readout:
     def hand_over(self) -> None:
         """Let the thread read what was pushed; one that is far behind loses the newest readings, counted."""
         for copy in self.pending:
-            try:
-                self.queue.put_nowait(copy)
-            except Full:
-                self.left_out += 1
+            self.left_out += not self.background.do(partial(self.read, copy), patience=0.0)
         self.pending.clear()
 
-    def flush(self, limit: float = 10.0) -> None:
+    def flush(self, limit: float = LIMIT) -> None:
         """Wait, at most ``limit`` seconds, until everything pushed is delivered."""
         self.hand_over()
         done = threading.Event()
+        if self.background.do(done.set, patience=limit):
+            done.wait(limit)
+
+    def close(self, limit: float = LIMIT) -> None:
+        """Deliver what waits and end the thread; say what was left out."""
+        self.hand_over()
+        if not self.background.close(limit=limit):
+            log().warning("%s: the last numbers did not arrive within %g s", self.name, limit)
+        if self.left_out:
+            log().warning("%s: %d readings were left out: the thread was too far behind", self.name, self.left_out)
+
+    def read(self, copy: _Copy) -> None:
+        """Wait for a copy and deliver it; on the thread."""
         try:
-            self.queue.put(done, timeout=limit)
-        except Full:
-            return
-        done.wait(limit)
-
-    def close(self, limit: float = 10.0) -> None:
-        """Deliver what waits and end the thread."""
-        self.flush(limit)
-        try:
-            self.queue.put(None, timeout=limit)
-        except Full:
-            return
-        self.thread.join(limit)
-
-    # -- on the thread ----------------------------------------------------------------------------------------------
-
-    def loop(self) -> None:
-        """Deliver readings until the end."""
-        while (item := self.queue.get()) is not None:
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
-            try:
-                if item.event is not None:
-                    item.event.synchronize()
-                self.deliver(Reading(item.about, item.host.tolist(), item.at))
-            except BaseException as error:
-                if self.error is None:
-                    self.error = error
-                    log().error(
-                        "%s could not deliver what it measured; the training goes on", self.name, exc_info=error
-                    )
+            if copy.event is not None:
+                copy.event.synchronize()
+            self.deliver(Reading(copy.about, copy.host.tolist(), copy.at))
+        except BaseException as error:
+            if self.error is None:
+                self.error = error
+                log().error("%s could not deliver what it measured; the training goes on", self.name, exc_info=error)
 
 
 def on_its_way(about: Any, values: Any, at: At) -> _Copy:
