@@ -163,8 +163,8 @@ def test_no_scalar_is_read_on_the_training_thread_and_calls_are_few():
             train(net(), *callbacks)
         counts.append(count)
     bare, watched = counts
-    # per batch: the norm of each of 5 outputs, one call for all gradients, two stacks
-    assert (watched.calls - bare.calls) / len(DATA) == 5 + 1 + 2
+    # per batch: two calls for each of 5 outputs, one for all gradients, two stacks and a root
+    assert (watched.calls - bare.calls) / len(DATA) == 10 + 1 + 2 + 1
     assert watched.reads - bare.reads == 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.callbacks.inside import Inside
 from epochal.core.metrics import At
 from epochal.hooks.model_hooks import ModelHooks, tensors_in
-from epochal.hooks.norms import combined, on_one_device
+from epochal.hooks.norms import combined, on_one_device, size, sizes
 from epochal.hooks.readout import Reading, Readout
 from epochal.hooks.select import Which, leaves, select
 
@@ -84,7 +84,6 @@ class ActivationWatch:
         self.names: list[str] = []
         self.norms: list[Any] = []
         self.without_graph = torch.no_grad()
-        self.norm, self.wide = torch.linalg.vector_norm, {torch.float16: torch.float32, torch.bfloat16: torch.float32}
         self.readout = Readout(label, self.deliver)
         for name, module in chosen.items():
             self.hooks.after_forward(module, partial(self.measure, name))
@@ -96,17 +95,15 @@ class ActivationWatch:
         with self.without_graph:
             for tensor in tensors_in(output):
                 self.names.append(name)
-                self.norms.append(self.norm(tensor, dtype=self.wide.get(tensor.dtype)))
+                self.norms.append(size(tensor))
 
     def push(self) -> None:
         """Queue one copy of this batch's norms to the host."""
-        import torch
-
         self.hooks.called = bool(self.norms)
         self.hooks.check_called()
         at = At(self.engine.epoch, self.engine.batch, self.engine.step)
         if self.norms:
-            self.readout.push(*on_one_device(zip(self.names, self.norms, strict=True), torch.stack), at)
+            self.readout.push(*on_one_device(self.names, self.norms, sizes), at)
         self.forget()
 
     def forget(self) -> None:

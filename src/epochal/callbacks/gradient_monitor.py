@@ -103,10 +103,11 @@ class GradientWatch:
 
     def measure(self, run: "Run", optimizer: Any) -> None:
         """Queue the norms of this step on the device, log the total that has arrived."""
-        with_gradient = [(name, one.grad) for name, one in self.of(optimizer) if one.grad is not None]
+        with_gradient = [(name, gradient) for name, one in self.of(optimizer) if (gradient := one.grad) is not None]
         at = At(self.engine.epoch, self.engine.batch, self.engine.step + 1)
         if with_gradient:
-            self.readout.push(*on_one_device(with_gradient, norms), at)
+            names, gradients = map(list, zip(*with_gradient, strict=True))
+            self.readout.push(*on_one_device(names, gradients, norms), at)
         while self.arrived:
             run.log({TOTAL: self.arrived.popleft()})
 

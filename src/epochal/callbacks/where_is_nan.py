@@ -228,7 +228,7 @@ class FiniteWatch:
         self.hooks.check_called()
         numbers = [*batch.largest, *batch.gradients, *batch.of_parameters]
         if numbers:
-            places, vector = on_one_device(((str(place), one) for place, one in enumerate(numbers)), torch.stack)
+            places, vector = on_one_device(list(map(str, range(len(numbers)))), numbers, torch.stack)
             at = At(self.engine.epoch, self.engine.batch, self.engine.step)
             batch.largest, batch.gradients, batch.of_parameters, batch.seen = [], [], [], None
             self.readout.push((batch, [int(place) for place in places], at), vector, at)

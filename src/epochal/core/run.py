@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ALL_CAPABILITIES = frozenset(
     {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "validate", "pause"}
-    | {"accumulation", "weight_average", "loss", "predictions"}
+    | {"accumulation", "weight_average", "loss"}
 )
 Function = Callable[["Run"], Any]
 

@@ -1,7 +1,7 @@
 """Norms of many tensors in few calls, as a vector that stays on the device."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -15,31 +15,62 @@ def norms(tensors: Sequence[Any]) -> Any:
     import torch
 
     dense = [one.coalesce().values() if one.is_sparse else one for one in tensors]
-    wide = torch.float64 if any(one.dtype == torch.float64 for one in dense) else torch.float32
+    kinds = {one.dtype for one in dense}
+    wide = torch.float64 if torch.float64 in kinds else torch.float32
     foreach: Any = getattr(torch, "_foreach_norm")  # noqa: B009  listed in torch's documentation, not in its stubs
-    return torch.stack(foreach(dense, 2, wide))
+    return torch.stack(foreach(dense, 2) if kinds == {wide} else foreach(dense, 2, wide))
 
 
-def on_one_device(named: Iterable[tuple[str, Any]], vector: Callable[[list[Any]], Any]) -> tuple[list[str], Any]:
-    """Return names, and what ``vector`` makes of the tensors of each device; nearly always there is one.
+def size(tensor: Any) -> Any:
+    """Return the L2 norm of a tensor, or on the CPU its square, in at least float32, as a number on its device.
+
+    BLAS' dot product reads memory twice as fast as ``vector_norm``; ``sizes`` takes the roots of all at once.
 
     >>> import torch
-    >>> on_one_device([("a", torch.tensor(1.0)), ("b", torch.tensor(2.0))], torch.stack)
-    (['a', 'b'], tensor([1., 2.]))
+    >>> size(torch.tensor([3.0, 4.0]))
+    tensor(25.)
     """
     import torch
 
-    groups: dict[Any, tuple[list[str], list[Any]]] = {}
-    for name, tensor in named:
-        names, tensors = groups.setdefault(tensor.device, ([], []))
-        names.append(name)
-        tensors.append(tensor)
-    found = [(names, vector(tensors)) for names, tensors in groups.values()]
-    if len(found) == 1:
-        return found[0]
-    first = next(iter(groups))
-    joined = torch.cat([part.to(first, non_blocking=True) for _, part in found])
-    return [name for names, _ in found for name in names], joined
+    if tensor.is_cpu and tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous():
+        flat = tensor.view(-1)
+        return torch.dot(flat, flat)
+    wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None
+    norm = torch.linalg.vector_norm(tensor, dtype=wide)
+    return norm.square() if tensor.is_cpu else norm
+
+
+def sizes(found: list[Any]) -> Any:
+    """Return what ``size`` gave for tensors of one device as a vector of norms.
+
+    >>> import torch
+    >>> sizes([torch.tensor(25.0), torch.tensor(4.0)])
+    tensor([5., 2.])
+    """
+    import torch
+
+    vector = torch.stack(found)
+    return vector.sqrt_() if vector.is_cpu else vector
+
+
+def on_one_device(names: list[str], tensors: list[Any], vector: Callable[[list[Any]], Any]) -> tuple[list[str], Any]:
+    """Return names, and what ``vector`` makes of the tensors of each device; nearly always there is one.
+
+    >>> import torch
+    >>> on_one_device(["a", "b"], [torch.tensor(1.0), torch.tensor(2.0)], torch.stack)
+    (['a', 'b'], tensor([1., 2.]))
+    """
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) == 1:
+        return names, vector(tensors)
+    import torch
+
+    first, sorted_names, parts = tensors[0].device, list[str](), list[Any]()
+    for device in devices:
+        here = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+        sorted_names += [names[place] for place in here]
+        parts.append(vector([tensors[place] for place in here]).to(first, non_blocking=True))
+    return sorted_names, torch.cat(parts)
 
 
 def combined(names: Sequence[str], numbers: Sequence[float]) -> dict[str, float]:
