@@ -196,7 +196,7 @@ class Live(Callback):
     on_train_end = on_train_epoch_start
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_yolo(yolo, quick, task):
     model, live = yolo(task), Live()
     attach(model, FreezeLayers("model.[0-4]", until=2), live)

@@ -263,7 +263,7 @@ def test_floats_of_any_structure_are_found():
     assert [tuple(one.shape) for one in tensors_in(tree)] == [(1,), (2,)]
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_yolo_layers_are_seen_in_training_batches_and_the_weights_stay_the_same(yolo, quick, task):
     ends, seen, gradients = [], [], []
     for watched in (False, True):

@@ -86,7 +86,7 @@ def test_copies_and_a_missing_package(monkeypatch):
         ModelSummary()
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_yolo_has_a_table_too(yolo, quick, task):
     weights = []
     for callbacks in ([], [ModelSummary(input_size=(2, 3, 32, 32), depth=2)]):

@@ -235,7 +235,7 @@ def test_sparse_half_and_double_gradients_have_norms():
     assert combined(["a", "a", "a"], [2.0, 3.0, 6.0]) == {"a": 7.0}
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_yolo_is_monitored_and_its_weights_stay_the_same(yolo, quick, task):
     ends, gradients, activations, naive = [], GradientMonitor(), ActivationMonitor(), Naive()
     for callbacks in ((), (gradients, activations)):

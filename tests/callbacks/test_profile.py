@@ -121,6 +121,7 @@ def test_bad_arguments_are_refused_at_construction(options):
         Profile(**options)
 
 
+@pytest.mark.slow
 def test_yolo_is_profiled_too(yolo, quick):
     model = yolo()
     run = attach(model, Profile(wait=0, warmup=1, active=1))

@@ -125,7 +125,7 @@ def test_bad_arguments_are_refused_at_construction(options):
         SaveOnException(**options)
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_yolo_leaves_one_in_the_middle_of_an_epoch(yolo, quick, task):
     model, live = yolo(task), {}
 

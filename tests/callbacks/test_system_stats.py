@@ -128,6 +128,7 @@ def test_a_gpu_in_use_is_measured():
     assert used >= held.nbytes / 1e9
 
 
+@pytest.mark.slow
 def test_yolo_is_measured_too(yolo, quick):
     model = yolo()
     run = attach(model, SystemStats(seconds=OFTEN))

@@ -62,9 +62,8 @@ def train(callback, folder, *, crash_after=None, resume=False):
     model = nn.Sequential(OrderedDict(body=body, head=nn.Linear(8, 2)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     loss_of = nn.CrossEntropyLoss()
-    loop = Loop(
-        model=model, optimizer=optimizer, callbacks=[callback, Checkpoint()], dir=folder, name="run", resume=resume
-    )
+    saving = [Checkpoint()] if resume or crash_after is not None else []
+    loop = Loop(model=model, optimizer=optimizer, callbacks=[callback, *saving], dir=folder, name="run", resume=resume)
     with loop as run:
         for epoch in run.epochs(EPOCHS):
             model.train()

@@ -71,7 +71,7 @@ def test_the_plain_loop_learns_and_everything_it_speaks_of_is_there(tmp_path, co
     assert pasted[2].endswith("mlflow ui --backend-store-uri sqlite:///runs/mlflow.db")
 
 
-@pytest.mark.parametrize("task", ["detect", "segment"])
+@pytest.mark.parametrize("task", ["detect", pytest.param("segment", marks=pytest.mark.slow)])
 def test_yolo_trains_quietly_with_every_callback_at_work(task, tmp_path, console, capfd):
     pytest.importorskip("ultralytics")
     from ultralytics import utils

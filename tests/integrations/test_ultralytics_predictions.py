@@ -101,7 +101,7 @@ def check_truth(truth, expected, *, masks):
             assert (mine & filled).sum() / (mine | filled).sum() > 0.6  # the mask has a quarter of what the model sees
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", ["", pytest.param("-seg", marks=pytest.mark.slow)])
 def test_a_yolo_training_is_the_same_with_them(yolo, quick, task):
     weights, runs = [], []
     for callbacks in ([], [PredictionPlots(min_score=0.0, images=5), WritePredictions()]):

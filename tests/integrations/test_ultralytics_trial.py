@@ -39,7 +39,10 @@ def trained(yolo, quick, task, callbacks, **options):
     return watch, run
 
 
-@pytest.mark.parametrize(("task", "workers"), [("", 0), ("-seg", 0), ("", 2)])
+@pytest.mark.parametrize(
+    ("task", "workers"),
+    [("", 0), pytest.param("-seg", 0, marks=pytest.mark.slow), pytest.param("", 2, marks=pytest.mark.slow)],
+)
 def test_leaves_a_yolo_training_bit_identical(yolo, quick, task, workers):
     plain, _ = trained(yolo, quick, task, [], workers=workers)
     finder = LearningRateFinder(start=1e-5, steps=6)
@@ -109,6 +112,7 @@ def test_a_step_takes_as_many_batches_as_the_trainer_accumulates_and_the_data_se
     assert seen == {"batches": [2, 2], "same": True}
 
 
+@pytest.mark.slow
 def test_applied_it_scales_yolo_s_own_schedule(yolo, quick):
     rates = {}
     for finder in (None, LearningRateFinder(start=1e-4, end=1.0, steps=12, smooth=0.5, apply=True)):
