@@ -75,9 +75,9 @@ class GradientAccumulation(Callback):
         optimizers, scalers = parts_of(run)
         if not optimizers:
             raise CapabilityError(f"{run.label(self)}: there is no optimizer to hold back; give Loop(optimizer=...)")
-        if run.engine.group_of is not None:
+        if run.engine.groups.planned is not None:
             raise ArgumentError(f"{run.label(self)}: another callback plans the batches per step already")
-        self.run, run.engine.group_of = run, self.size
+        self.run, run.engine.groups.planned = run, self.size
         self.update_due = self.hinted = False
         self.groups = {id(one): GradientGroup(one) for one in optimizers}
         for group, state in zip(self.groups.values(), self.saved, strict=False):
@@ -103,7 +103,7 @@ class GradientAccumulation(Callback):
     def tell(self) -> None:
         """Tell the engine whether gradients wait: a stop waits for them."""
         if self.run is not None:
-            self.run.engine.accumulating = any(group.batches for group in self.groups.values())
+            self.run.engine.groups.held = any(group.batches for group in self.groups.values())
 
     # -- what stands in place of the optimizers', the model's and the scalers' methods ------------------------------
 
@@ -193,7 +193,7 @@ class GradientAccumulation(Callback):
             self.methods.pop().remove()
         self.saved = self.states()
         self.groups, self.run = {}, None
-        run.engine.group_of, run.engine.accumulating = None, False
+        run.engine.groups.planned, run.engine.groups.held = None, False
 
     def states(self) -> list[dict[str, Any]]:
         """Return the gradients that are held, per optimizer; nothing where none are."""

@@ -122,10 +122,10 @@ class LearningRate(Callback):
             return self.length or run.num_epochs
         if run.num_batches is None:
             return None
-        size_of = run.engine.group_of
+        size_of = run.engine.groups.planned
         if size_of is not None:
             return sum(ceil(run.num_batches / size_of(epoch)) for epoch in range(run.num_epochs))
-        return max(1, round(run.num_epochs * run.num_batches / run.engine.group_size()))
+        return max(1, round(run.num_epochs * run.num_batches / run.engine.groups.size(run.epoch)))
 
     def unknown(self, run: "Run") -> str:
         """Say what is not known and what to do."""

@@ -127,7 +127,7 @@ class LossSpike(Policy):
         """Judge a batch that made no step; the next group begins clean."""
         if self.then == "skip":
             self.judge(run, needed=False)
-            if self._stepping or not run.engine.in_group():
+            if self._stepping or not run.engine.groups.unfinished(run.epoch):
                 self._tainted = self._stepping = False
 
     def on_train_epoch_abort(self, run: "Run") -> None:

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from epochal.checkpointing.blob import Blob
 from epochal.checkpointing.codec import Decoder, Encoder
 from epochal.checkpointing.commit import Content
 from epochal.checkpointing.layout import FORMAT, STATE, TENSORS, is_part_name
@@ -12,22 +13,42 @@ from epochal.checkpointing.tensorfile import TensorFile, stream
 from epochal.core.errors import ArgumentError, CheckpointError
 
 
-def encode_parts(parts: Mapping[str, Any]) -> dict[str, Content]:
-    """Return the contents of all files: each part's tensors in a file of its own, the rest of all in ``state.json``.
+class Encoded(NamedTuple):
+    """A state tree taken apart: what JSON can say, copied, and the tensors, still where they were.
 
-    >>> list(encode_parts({"run": {"step": 3}}))
-    ['state.json']
+    ``structures`` maps a part to its JSON node, ``tensors`` a part to its blobs by their names.
+    """
+
+    structures: Mapping[str, Any]
+    tensors: Mapping[str, Mapping[str, Blob]]
+
+
+def encode_parts(parts: Mapping[str, Any]) -> Encoded:
+    """Take all parts apart; Python values are copied, a tensor's bytes are read when its blob is asked for them.
+
+    >>> encode_parts({"run": {"step": 3}})
+    Encoded(structures={'run': {'step': 3}}, tensors={})
     """
     structures: dict[str, Any] = {}
-    files: dict[str, Content] = {}
+    tensors: dict[str, Mapping[str, Blob]] = {}
     for part, tree in parts.items():
         if not is_part_name(part):
             raise ArgumentError(f"a part cannot be named {part!r}: letters, digits, _ and - only, as it names a file")
         encoder = Encoder(part)
         structures[part] = encoder.encode(tree)
         if encoder.blobs:
-            files[part + TENSORS] = stream(encoder.blobs)
-    text = json.dumps({"format": FORMAT, "parts": structures}, separators=(",", ":"), allow_nan=False)
+            tensors[part] = encoder.blobs
+    return Encoded(structures, tensors)
+
+
+def contents(encoded: Encoded) -> dict[str, Content]:
+    """Return the contents of all files: each part's tensors in a file of its own, the rest of all in ``state.json``.
+
+    >>> list(contents(encode_parts({"run": {"step": 3}})))
+    ['state.json']
+    """
+    files: dict[str, Content] = {part + TENSORS: stream(blobs) for part, blobs in encoded.tensors.items()}
+    text = json.dumps({"format": FORMAT, "parts": encoded.structures}, separators=(",", ":"), allow_nan=False)
     files[STATE] = [text.encode()]
     return files
 

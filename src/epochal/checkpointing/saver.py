@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from epochal.core.errors import CheckpointError
 from epochal.core.moment import Moment
@@ -11,6 +11,9 @@ from epochal.core.requests import SaveRequest
 if TYPE_CHECKING:
     from epochal.checkpointing.view import Store
     from epochal.core.run import Run
+
+
+Resumes = Literal["no", "epoch", "batch"]
 
 
 class Captured(NamedTuple):
@@ -23,12 +26,12 @@ class Captured(NamedTuple):
 class RunSaver:
     """Captures a run's own state, its callbacks' and its host's, and writes them through one store.
 
-    ``parts`` returns the host's state: a part's name -> a state tree. ``resumable``: the host can go on from a
-    checkpoint taken between two epochs. Without a run folder (``on_disk=False``) only the store is written to.
+    ``parts`` returns the host's state: a part's name -> a state tree. ``resumes`` says from where the host can go on
+    exactly: "no", from the end of an "epoch" only, or also of a "batch".
     """
 
-    def __init__(self, run: "Run", store: "Store", parts: Callable[[], Mapping[str, Any]], *, resumable: bool) -> None:
-        self.run, self.store, self.parts, self.resumable = run, store, parts, resumable
+    def __init__(self, run: "Run", store: "Store", parts: Callable[[], Mapping[str, Any]], *, resumes: Resumes) -> None:
+        self.run, self.store, self.parts, self.resumes = run, store, parts, resumes
 
     def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Captured:
         """Return the state of everything as of now; several requests of one moment make one checkpoint."""
@@ -44,11 +47,18 @@ class RunSaver:
             "reason": "; ".join(request.reason for request in asked),
             "asked_by": tuple(dict.fromkeys(request.by for request in asked)),
             "pinned": any(request.pinned for request in asked),
-            "resume_point": self.resumable and not engine.in_epoch and not engine.epoch_cut,
+            "resume_point": self.is_resume_point(),
             "metrics": dict(metrics),
             "fitness": engine.fitness_rule.value if fresh else None,
         }
         return Captured(parts, about)
+
+    def is_resume_point(self) -> bool:
+        """Say whether the host can go on exactly from the state of now."""
+        engine = self.run.engine
+        if engine.in_epoch:
+            return self.resumes == "batch" and not engine.batches_done
+        return self.resumes != "no" and not engine.epoch_cut
 
     def write(self, captured: Captured) -> Exception | None:
         """Commit the checkpoint; return the error if it cannot be. The time is charged to who asked first."""

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from epochal.checkpointing.commit import commit, remove, remove_leftovers, sync_folder, write_pointer
 from epochal.checkpointing.layout import BAD, LEFT, About, FileRecord, Manifest
 from epochal.checkpointing.listing import Listing, read_listing
-from epochal.checkpointing.parts import encode_parts
+from epochal.checkpointing.parts import Encoded, contents, encode_parts
 from epochal.checkpointing.retention import Keep, kept, ranked
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.checkpointing.verify import Verdict
@@ -87,7 +87,10 @@ class CheckpointStore:
         ``parts`` maps a name to a state tree. Raises `CheckpointError` when the disk refuses or a value cannot be
         saved; training can go on, older checkpoints are untouched.
         """
-        files = encode_parts(parts)
+        return self.write(encode_parts(parts), about)
+
+    def write(self, encoded: Encoded, about: About) -> SavedCheckpoint:
+        """Do what ``save`` does with parts that are taken apart already; any thread may call it, one at a time."""
 
         def describe(records: Mapping[str, FileRecord]) -> Manifest:
             serial = 1 + max((one.manifest.serial for one in self._listing.saved), default=0)
@@ -95,7 +98,7 @@ class CheckpointStore:
             return replace(manifest, files=records, versions=versions())
 
         try:
-            manifest = commit(self.directory, files, describe)
+            manifest = commit(self.directory, contents(encoded), describe)
         except OSError as error:
             raise CheckpointError(self._failure(error)) from error
         saved = SavedCheckpoint(self.directory / manifest.name, manifest)

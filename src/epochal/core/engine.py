@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.core.dispatch import BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
+from epochal.core.groups import Groups
 from epochal.core.host import Predictor, RateHost, Record, Saver, Trial
 from epochal.core.log import log
 from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from epochal.core.run import Run
 
 
-OWN_STATE = ("epoch", "next_epoch", "step", "batches", "groups")
+OWN_STATE = ("epoch", "next_epoch", "step", "batches")
 
 
 class Engine:
@@ -80,10 +81,7 @@ class Engine:
         self.data = self.outputs = None
         self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
-        self.since_step = 0
-        self.groups: dict[int, int] = {}  # batches from one step to the next -> how often
-        self.group_of: Callable[[int], int] | None = None  # an epoch -> batches per step, where somebody plans it
-        self.accumulating = False  # gradients wait for more batches of their group, where somebody knows
+        self.groups = Groups()
         self.scopes: list[str] = []  # what has started and not ended, the innermost last
         self.started = time.monotonic()
         self.thread = threading.get_ident()
@@ -203,7 +201,7 @@ class Engine:
         """``on_train_batch_start``; ``batch`` is the index in the epoch."""
         self.batch, self.data, self.outputs = batch, data, None
         self.in_batch = True
-        self.since_step += 1
+        self.groups.batch()
         self.scopes.append("batch")
         if self.batch_starts.calls:
             self.batch_starts.fire(self.run)
@@ -221,9 +219,7 @@ class Engine:
         """``optimizer_step`` and ``on_before_zero_grad``; ``counts``: this optimizer's steps are ``run.step``."""
         if counts:
             self.step += 1
-            if self.since_step:
-                self.groups[self.since_step] = self.groups.get(self.since_step, 0) + 1
-                self.since_step = 0
+            self.groups.stepped()
         if self.in_epoch and not self.in_validation and not self.batches_done:
             if self.steps.calls:
                 self.scopes.append("step")
@@ -353,17 +349,7 @@ class Engine:
         """Say whether a stop may be taken after this batch: not inside a running accumulation group."""
         if self.world_size > 1:
             return False  # ranks agree at epoch ends only
-        return bool(self.requests.stops) and not self.in_group()
-
-    def in_group(self) -> bool:
-        """Say whether the gradients of the last batches wait for more batches, as far as is known."""
-        return self.accumulating or 0 < self.since_step < self.group_size()
-
-    def group_size(self) -> int:
-        """Return how many batches make an optimizer step: the planned, or the usual number, whatever was skipped."""
-        if self.group_of is not None:
-            return self.group_of(self.epoch)
-        return max(self.groups, key=lambda size: (self.groups[size], -size), default=1)
+        return bool(self.requests.stops) and not self.groups.unfinished(self.epoch)
 
     # -- the run's own state ------------------------------------------------------------------------------------
 
@@ -373,6 +359,7 @@ class Engine:
             **{name: getattr(self, name) for name in OWN_STATE},
             "fitness": self.fitness_rule.state_dict(),
             "history": [dict(row) for row in self.history],
+            "groups": self.groups.state_dict(),
             "rates": self.rates.state_dict(),
         }
 
@@ -382,6 +369,7 @@ class Engine:
             setattr(self, name, state[name])
         self.fitness_rule.load_state_dict(state["fitness"])
         self.history = [Row(row) for row in state["history"]]
+        self.groups.load_state_dict(state["groups"])
         self.rates.load_state_dict(state["rates"])
         if self.rates.active:
             self.take_over_rates()

@@ -190,7 +190,7 @@ class LoopRun(Run):
         if engine.in_batch:
             if self.stepless:
                 engine.step += 1
-                engine.since_step = 0
+                engine.groups.since_step = 0
             engine.batch_end(engine.outputs)
 
     def close_epoch(self) -> None:
@@ -272,7 +272,7 @@ class Loop:
 
         self.store = self.point.store if self.point is not None else CheckpointStore(self.folder.path / FOLDER)
         self.run.checkpoint_store = self.store
-        self.run.engine.saver = RunSaver(self.run, self.store, self.parts, resumable=True)
+        self.run.engine.saver = RunSaver(self.run, self.store, self.parts, resumes="epoch")
 
     def parts(self) -> dict[str, Any]:
         """Return the state of everything that was given to the loop, and of the random generators."""

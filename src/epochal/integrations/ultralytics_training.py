@@ -59,7 +59,7 @@ class Training:
         run.folder, run.checkpoint_store = folder, store
         engine.rate_host = None
         engine.restorer = self.restore
-        engine.saver = RunSaver(run, store, partial(parts, self.trainer), resumable=False)
+        engine.saver = RunSaver(run, store, partial(parts, self.trainer), resumes="no")
         engine.rank, engine.world_size = max(int(os.environ.get("RANK", "-1")), 0), max(self.trainer.world_size, 1)
         lifetime.begin(run, trainer=self.trainer)
         engine.fitness_rule.native = None
@@ -144,7 +144,7 @@ class Training:
             if self.engine.before_steps.calls:
                 self.log_losses()
             original()
-            self.engine.accumulating = False
+            self.engine.groups.held = False
 
         return optimizer_step
 
@@ -196,7 +196,7 @@ class Training:
         engine = self.engine
         if engine.in_epoch:
             engine.abort_epoch()
-            engine.since_step, engine.accumulating = 0, False
+            engine.groups.give_up()
         self.batch, self.coming = -1, False
         engine.num_epochs = trainer.epochs
         engine.epoch_start(trainer.epoch, len(trainer.train_loader))
@@ -271,7 +271,7 @@ class Training:
 
     def start_batch(self, data: Any) -> None:
         """The batch begins."""
-        self.coming, self.engine.accumulating, self.logged = False, True, False
+        self.coming, self.engine.groups.held, self.logged = False, True, False
         self.engine.batch_start(self.batch, data)
 
     def end_batch(self) -> None:
@@ -279,7 +279,7 @@ class Training:
         engine, trainer = self.engine, self.trainer
         self.log_losses()
         engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
-        if engine.requests.stops and not engine.accumulating and engine.world_size == 1:
+        if engine.requests.stops and not engine.groups.held and engine.world_size == 1:
             engine.epoch_cut = self.batch + 1 < len(trainer.train_loader)
             trainer.stop = True
 

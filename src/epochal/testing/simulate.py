@@ -96,7 +96,7 @@ class Simulator:
         self.model, self.many = _Model(), isinstance(lr, Sequence)
         self.engine.rate_host = _Rates(lr)
         self.run.checkpoint_store = store = MemoryStore()
-        self.engine.saver = RunSaver(self.run, store, self.parts, resumable=True)
+        self.engine.saver = RunSaver(self.run, store, self.parts, resumes="epoch")
         self.engine.restorer = self.restore
         self.saved: list[int] = []
         self.lrs: list[Any] = []
