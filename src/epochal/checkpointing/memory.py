@@ -93,6 +93,11 @@ class MemoryStore:
         """Return the newest checkpoint from which a training can go on exactly."""
         return next((one for one in reversed(self._saved) if one.manifest.resume_point), None)
 
+    def go_on_from(self, name: str) -> None:
+        """Forget what was saved after one checkpoint."""
+        names = [one.manifest.name for one in self._saved]
+        del self._saved[names.index(name) + 1 :]
+
     def _free(self, name: str) -> str:
         taken = {one.manifest.name for one in self._saved}
         names = (name if count == 1 else f"{name}-{count}" for count in range(1, len(taken) + 2))

@@ -9,7 +9,7 @@ from epochal.core.moment import Moment
 from epochal.core.requests import SaveRequest
 
 if TYPE_CHECKING:
-    from epochal.checkpointing.view import Store
+    from epochal.checkpointing.view import Saved, Store
     from epochal.core.run import Run
 
 
@@ -59,6 +59,16 @@ class RunSaver:
         if engine.in_epoch:
             return self.resumes == "batch" and not engine.batches_done
         return self.resumes != "no" and not engine.epoch_cut
+
+    def flush(self, limit: float | None = None) -> bool:
+        """Wait until all that was asked for is durable or has failed, or ``limit`` seconds; say whether it is."""
+        return True
+
+    def clean_point(self, before: int | None) -> "Saved | None":
+        """Return the newest sound resume point in the current epoch, before one of its batches, to go back to."""
+        from epochal.checkpointing.sound import sound_point
+
+        return sound_point(self.store, self.run.engine.epoch, before)
 
     def write(self, captured: Captured) -> Exception | None:
         """Commit the checkpoint; return the error if it cannot be. The time is charged to who asked first."""

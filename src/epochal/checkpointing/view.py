@@ -122,3 +122,7 @@ class Store(Protocol):
     def newest_resume_point(self) -> Saved | None:
         """Return the newest checkpoint from which a training can go on exactly."""
         ...
+
+    def go_on_from(self, name: str) -> None:
+        """Set aside what was saved after one checkpoint: the training goes on from there another way."""
+        ...

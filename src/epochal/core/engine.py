@@ -14,6 +14,7 @@ from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
 from epochal.core.rates import Rates
 from epochal.core.requests import Requests
+from epochal.core.rollback import Rollbacks
 from epochal.core.row import Row
 from epochal.core.saving import save
 from epochal.core.tensors import scalar
@@ -42,6 +43,7 @@ class Engine:
         self.predicted: Predictor | None = None  # of the validation batch that is ending
         self.trial: Trial | None = None  # how a copy of the model is trained, where the trainer shows it
         self.restorer: Callable[[Any], None] | None = None  # how a saved model is loaded, where load_into is not enough
+        self.rewind: Callable[[Any], None] | None = None  # how a trainer goes back to a checkpoint, where it can
         self.aliases: dict[str, str] = {}
         self.model: Any = None
         self.optimizer: Any = None
@@ -59,6 +61,7 @@ class Engine:
         """Forget the training before: a new one begins."""
         self.metrics = Metrics(self.aliases)
         self.requests = Requests()
+        self.rollbacks = Rollbacks()
         self.rates = Rates()
         self.history: list[Mapping[str, float]] = []  # frozen rows
         self.params: dict[str, Any] = {}
@@ -149,7 +152,9 @@ class Engine:
             self.apply_rates()
         if self.requests.saves:
             # Ranks agree at epoch ends only; and after the last batch that end is near, and a point to resume from.
-            if ended != "epoch" and (self.world_size > 1 or self.batches_done):
+            if self.requests.rollbacks:
+                self.requests.take_saves()  # what is about to be given up is not kept
+            elif ended != "epoch" and (self.world_size > 1 or self.batches_done):
                 self.requests.waiting = True
             else:
                 save(self, now or self.moment(ended, settled))
@@ -323,7 +328,8 @@ class Engine:
     def abort_epoch(self) -> None:
         """``on_train_epoch_abort``: the epoch is given up; what it measured does not count."""
         self.in_batch = self.in_val_batch = self.in_validation = self.in_epoch = False
-        del self.scopes[self.scopes.index("epoch") :]
+        if "epoch" in self.scopes:  # else it is given up at its end
+            del self.scopes[self.scopes.index("epoch") :]
         self.fire("on_train_epoch_abort")
         self.metrics.forget_epoch()
         self.fitness_rule.new = self.fitness_rule.native = None
@@ -361,6 +367,7 @@ class Engine:
             "history": [dict(row) for row in self.history],
             "groups": self.groups.state_dict(),
             "rates": self.rates.state_dict(),
+            "rollbacks": self.rollbacks.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -371,5 +378,7 @@ class Engine:
         self.history = [Row(row) for row in state["history"]]
         self.groups.load_state_dict(state["groups"])
         self.rates.load_state_dict(state["rates"])
+        if "rollbacks" in state:  # not there before version 0.4
+            self.rollbacks.load_state_dict(state["rollbacks"])
         if self.rates.active:
             self.take_over_rates()

@@ -104,3 +104,11 @@ class Saver(Protocol):
     def write(self, captured: Any) -> Exception | None:
         """Make it a checkpoint; a failure is returned, not raised."""
         ...
+
+    def flush(self, limit: float | None = None) -> bool:
+        """Wait until all that was asked for is durable or has failed, or ``limit`` seconds; say whether it is."""
+        ...
+
+    def clean_point(self, before: int | None) -> Any:
+        """Return the newest sound resume point in the current epoch, before one of its batches, to go back to."""
+        ...

@@ -33,6 +33,15 @@ class RateRequest(NamedTuple):
     group: str | None
 
 
+class RollbackRequest(NamedTuple):
+    """Somebody wants the run back at an earlier point, and then without the batches ``skip``, the first to the last."""
+
+    reason: str
+    by: str
+    lr_factor: float = 1.0
+    skip: tuple[int, int] | None = None
+
+
 class Requests:
     """The requests that wait; any thread may add, only the training thread takes (deque.append is atomic).
 
@@ -45,6 +54,7 @@ class Requests:
         self.saves: deque[SaveRequest] = deque()
         self.rates: deque[RateRequest] = deque()
         self.logs: deque[Mapping[str, Scalar]] = deque()
+        self.rollbacks: list[RollbackRequest] = []
 
     def add_save(self, request: SaveRequest) -> None:
         """Let a save wait for the next safe point."""
@@ -67,6 +77,11 @@ class Requests:
         while self.saves:
             taken[self.saves.popleft()] = None
         return list(taken)
+
+    def take_rollbacks(self) -> list[RollbackRequest]:
+        """Take all rollbacks that were asked for, each once."""
+        taken, self.rollbacks = self.rollbacks, []
+        return list(dict.fromkeys(taken))
 
     def stop_reason(self) -> str | None:
         """Return the texts of all stop requests in their order, each with who asked."""

@@ -143,6 +143,11 @@ class Roster:
             if label not in known:
                 callback.load_state_dict(copied((self.saved or {}).get(label, first_state(callback))))
 
+    def go_back(self, states: Mapping[str, Any]) -> None:
+        """Give the callbacks the states that a checkpoint of this training holds."""
+        for label, callback in self.callbacks.items():
+            callback.load_state_dict(copied(states.get(label, first_state(callback))))
+
     def tell_differences(self) -> None:
         """Say, when the training starts, which callbacks the checkpoint does not know, and the reverse."""
         saved = self.saved

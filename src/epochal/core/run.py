@@ -12,7 +12,7 @@ from epochal.core.fitness import Fitness, FitnessSpec
 from epochal.core.log import log
 from epochal.core.metrics import Metrics
 from epochal.core.rates import check_group, check_rate
-from epochal.core.requests import RateRequest, SaveRequest, StopRequest
+from epochal.core.requests import RateRequest, RollbackRequest, SaveRequest, StopRequest
 from epochal.core.roster import Roster
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ALL_CAPABILITIES = frozenset(
     {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "validate", "pause"}
-    | {"accumulation", "weight_average", "loss"}
+    | {"accumulation", "weight_average", "loss", "rollback"}
 )
 Function = Callable[["Run"], Any]
 
@@ -337,6 +337,18 @@ class Run:
             self.too_late(f"save({reason!r})")
             return
         self.engine.requests.add_save(SaveRequest(str(reason), self.who(), pinned))
+
+    def roll_back(self, reason: str, *, lr_factor: float = 1.0, skip: tuple[int, int] | None = None) -> None:
+        """Ask to go back to the newest sound point of this epoch, of those before the batches to skip, if any.
+
+        The epoch goes on from there without its batches ``skip[0]`` to ``skip[1]``, rates times ``lr_factor``. On the
+        training thread only; a trainer that cannot do it raises ``CapabilityError``. Where no such point is there it is
+        said and the training goes on.
+        """
+        if self.engine.rewind is None:
+            raise CapabilityError(f"{self.host} cannot go back to an earlier point of a training")
+        factor = check_rate(lr_factor, "lr_factor")
+        self.engine.requests.rollbacks.append(RollbackRequest(str(reason), self.who(), factor, skip))
 
     def ask_rate(self, request: RateRequest) -> None:
         """Queue a change of the learning rate, unless it cannot work."""

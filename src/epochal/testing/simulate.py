@@ -13,6 +13,7 @@ from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
+from epochal.core.rollback import roll_back
 from epochal.core.run import ALL_CAPABILITIES, Run
 from epochal.runs.folder import RunFolder
 
@@ -97,7 +98,7 @@ class Simulator:
         self.engine.rate_host = _Rates(lr)
         self.run.checkpoint_store = store = MemoryStore()
         self.engine.saver = RunSaver(self.run, store, self.parts, resumes="epoch")
-        self.engine.restorer = self.restore
+        self.engine.restorer = self.engine.rewind = self.restore
         self.saved: list[int] = []
         self.lrs: list[Any] = []
         self.record = RecordEvents()
@@ -122,10 +123,8 @@ class Simulator:
             if state is not None:
                 engine.fire("on_resume")
             engine.train_start(len(epochs), batches)
-            for epoch in range(engine.next_epoch, len(epochs)):
-                self.epoch(epoch, epochs[epoch], batches)
-                if engine.requests.stops:
-                    break
+            while engine.next_epoch < len(epochs) and not engine.requests.stops:
+                self.epoch(engine.next_epoch, epochs[engine.next_epoch], batches)
             engine.train_end()
         except BaseException as error:
             lifetime.finish(self.run, error)
@@ -134,24 +133,34 @@ class Simulator:
         lifetime.returned(self.run)
 
     def epoch(self, epoch: int, logged: Mapping[str, Any], batches: int) -> None:
-        """Run one epoch: batches without data, then a validation that logs what is not ``train/...``."""
+        """Run one epoch: batches without data, then a validation that logs what is not ``train/...``.
+
+        A rollback gives it up: it begins again, without the batches to skip; without any it logs no ``train/...``.
+        """
         engine, run = self.engine, self.run
         train = {name: value for name, value in logged.items() if name.startswith("train/")}
         engine.epoch_start(epoch, batches)
-        for batch in range(batches):
+        wanted = [batch for batch in range(batches) if not engine.rollbacks.skips(epoch, batch)]
+        for batch in wanted:
             engine.batch_start(batch)
             self.model.epoch = epoch
             engine.stepped()
             engine.batch_end()
+            if roll_back(engine):
+                return
             if engine.stop_now():
                 engine.epoch_cut = batch + 1 < batches
                 break
-        run.log(train)
+        run.log(train if wanted else {})
         engine.train_epoch_end()
         engine.val_start(0)
         run.log({name: value for name, value in logged.items() if name not in train})
         engine.val_end()
+        if roll_back(engine):
+            return
         engine.epoch_end()
+        if roll_back(engine):
+            return
         rates = tuple(run.lr.values())
         self.lrs.append(rates if self.many else rates[0])
 
