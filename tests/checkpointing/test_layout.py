@@ -23,7 +23,7 @@ manifests = st.builds(
     metrics=st.dictionaries(st.text(), st.floats(allow_nan=False)),
     fitness=st.none() | st.floats(allow_nan=False),
     created=st.text(),
-    files=st.just({"state.json": FileRecord(3, "crc32:352441c2")}),
+    files=st.builds(lambda linked: {"state.json": FileRecord(3, "crc32:352441c2", linked)}, st.booleans()),
     versions=st.dictionaries(st.text(), st.text()),
     order=st.none() | st.text(),
 )
@@ -59,5 +59,5 @@ def test_a_manifest_that_is_none_is_an_error_in_words(data):
 
 
 def test_a_newer_format_is_not_called_damaged():
-    with pytest.raises(NewerFormat, match="format 2, this Epochal reads up to 1"):
-        Manifest.from_bytes(changed(format=2))
+    with pytest.raises(NewerFormat, match="format 3, this Epochal reads up to 2"):
+        Manifest.from_bytes(changed(format=3))

@@ -63,7 +63,7 @@ def test_a_folder_holds_what_the_manifest_says(tmp_path):
         name: (saved.path / name).stat().st_size for name in files
     }
     assert (read["reason"], read["asked_by"], read["pinned"], read["resume_point"]) == ("asked", ["me"], True, False)
-    assert (read["metrics"], read["fitness"], read["order"], read["format"]) == ({"val/loss": "nan"}, 0.5, "abc", 1)
+    assert (read["metrics"], read["fitness"], read["order"], read["format"]) == ({"val/loss": "nan"}, 0.5, "abc", 2)
     assert {"epochal", "python", "torch"} <= read["versions"].keys()
     assert saved.manifest.size == sum(one["size"] for one in read["files"].values())
 
@@ -183,7 +183,7 @@ def test_every_single_byte_counts(name, tmp_path):
 
 def test_a_newer_format_is_never_set_aside(tmp_path):
     saved = filled(tmp_path).checkpoints.last
-    manifest = (saved.path / "manifest.json").read_bytes().replace(b'"format": 1', b'"format": 2')
+    manifest = (saved.path / "manifest.json").read_bytes().replace(b'"format": 2', b'"format": 3')
     (saved.path / "manifest.json").write_bytes(manifest)
     (saved.path / "COMMIT").write_bytes(commit_text(manifest))
     with pytest.raises(CheckpointError, match="pip install -U epochal"):

@@ -11,8 +11,8 @@ class Blob:
     >>> Blob("U8", (3,), 3, lambda: memoryview(b"abc")).data().tobytes()
     b'abc'
 
-    ``data`` is called once, while the file is written, so that one tensor at a time needs memory on the host. The
-    bytes are little-endian, the last dimension contiguous.
+    ``data`` is called while the file is written, so that one tensor at a time needs memory on the host, and before that
+    where it is compared with what lies on the disk. The bytes are little-endian, the last dimension contiguous.
     """
 
     dtype: str

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from epochal.checkpointing.blob import Blob
 from epochal.checkpointing.tensorfile import TensorFile
+from epochal.checkpointing.tensorfiles import TensorFiles
 from epochal.core.errors import CheckpointError
 
 TAG = "$"
@@ -110,14 +111,14 @@ class Decoder:
     {'best': (0.5, None)}
     """
 
-    def __init__(self, part: str, tensors: TensorFile | None) -> None:
+    def __init__(self, part: str, tensors: TensorFile | TensorFiles | None) -> None:
         self.part = part
         self._tensors = tensors
         self.made: dict[object, object] = {}  # tied tensors come back tied
 
     @property
-    def tensors(self) -> TensorFile:
-        """The open tensor file of this part."""
+    def tensors(self) -> TensorFile | TensorFiles:
+        """The open tensor files of this part."""
         if self._tensors is None:
             raise CheckpointError(f"part {self.part!r} has tensors in state.json, and no tensor file")
         return self._tensors

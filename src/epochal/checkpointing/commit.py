@@ -12,8 +12,10 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from epochal.checkpointing.layout import COMMIT, MANIFEST, FileRecord, Manifest
 
@@ -24,8 +26,16 @@ _TEMPORARY = re.compile(r"\.tmp-epochal-(?P<pid>\d+)-(?P<token>[0-9a-f]+)-(?P<ho
 Content = Iterable[bytes | memoryview]
 
 
+class Linked(NamedTuple):
+    """A file that lies on this disk already, byte for byte; ``content`` is what is written where links are refused."""
+
+    path: Path
+    record: FileRecord
+    content: Content
+
+
 def commit(
-    directory: Path, files: Mapping[str, Content], describe: Callable[[Mapping[str, FileRecord]], Manifest]
+    directory: Path, files: Mapping[str, Content | Linked], describe: Callable[[Mapping[str, FileRecord]], Manifest]
 ) -> Manifest:
     """Write a checkpoint folder into ``directory``, all or nothing; ``describe`` makes its manifest.
 
@@ -35,7 +45,7 @@ def commit(
     temporary = directory / temporary_name("save")
     try:
         temporary.mkdir()
-        manifest = describe({name: _write(temporary / name, content) for name, content in files.items()})
+        manifest = describe({name: _put(temporary / name, content) for name, content in files.items()})
         data = manifest.to_bytes()
         _write(temporary / MANIFEST, [data])
         _write(temporary / COMMIT, [commit_text(data)])
@@ -130,6 +140,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _put(path: Path, content: Content | Linked) -> FileRecord:
+    if not isinstance(content, Linked):
+        return _write(path, content)
+    try:
+        os.link(content.path, path)
+    except OSError:  # a file system without links, too many of them, or the file before is gone
+        return _write(path, content.content)
+    return replace(content.record, linked=True)
 
 
 def _write(path: Path, content: Content) -> FileRecord:

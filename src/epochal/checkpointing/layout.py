@@ -10,7 +10,7 @@ from typing import Any, Required, Self, TypedDict, cast
 
 from epochal.core.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2  # 2: a part's tensors may lie in several files. 1 is read as well
 MANIFEST = "manifest.json"
 FOLDER = "checkpoints"  # inside a run's folder
 STATE = "state.json"
@@ -21,6 +21,7 @@ LEFT = ".left-"  # what a run left behind when it went on from an earlier checkp
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_TENSORS = re.compile(rf"(?P<part>{_PART.pattern})(\.[0-9]+)?{re.escape(TENSORS)}")
 
 
 def folder_name(*, epoch: int, batch: int | None, step: int) -> str:
@@ -42,6 +43,25 @@ def is_part_name(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
+def tensor_file(part: str, number: int = 1) -> str:
+    """Return the name of a part's first, second ... tensor file.
+
+    >>> tensor_file("model"), tensor_file("model", 2)
+    ('model.safetensors', 'model.2.safetensors')
+    """
+    return f"{part}{TENSORS}" if number == 1 else f"{part}.{number}{TENSORS}"
+
+
+def part_of(file: str) -> str | None:
+    """Return the part whose tensors a file holds; None for any other file.
+
+    >>> part_of("model.2.safetensors"), part_of("state.json")
+    ('model', None)
+    """
+    found = _TENSORS.fullmatch(file)
+    return found["part"] if found else None
+
+
 def now() -> str:
     """Return the present moment as ISO 8601 text in UTC, to the millisecond.
 
@@ -53,14 +73,34 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file as it was written: its size in bytes, and a checksum that names its algorithm.
+    """One file: its size in bytes, and a checksum that names its algorithm.
 
     >>> FileRecord(size=3, checksum="crc32:352441c2").size
     3
+
+    ``linked``: nothing was written, the file is a hard link to that of the checkpoint before, which had the same bytes.
     """
 
     size: int
     checksum: str
+    linked: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it stands in a manifest.
+
+        >>> FileRecord(3, "crc32:352441c2").to_json()
+        {'size': 3, 'checksum': 'crc32:352441c2'}
+        """
+        return {"size": self.size, "checksum": self.checksum, **({"linked": True} if self.linked else {})}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        """Read a record of a manifest; KeyError when something is missing.
+
+        >>> FileRecord.from_json({"size": 3, "checksum": "crc32:352441c2", "linked": True}).linked
+        True
+        """
+        return cls(int(told["size"]), str(told["checksum"]), bool(told.get("linked", False)))
 
 
 class About(TypedDict, total=False):
@@ -121,6 +161,11 @@ class Manifest:
         """The bytes of all files of this checkpoint, the manifest and ``COMMIT`` left out."""
         return sum(record.size for record in self.files.values())
 
+    @property
+    def written(self) -> int:
+        """The bytes of those files that this save wrote itself; the others are links."""
+        return sum(record.size for record in self.files.values() if not record.linked)
+
     def to_bytes(self) -> bytes:
         """Return the text of ``manifest.json``; NaN and infinities become strings, as JSON has none."""
         content = {
@@ -137,7 +182,7 @@ class Manifest:
             "metrics": {name: _number(value) for name, value in self.metrics.items()},
             "fitness": None if self.fitness is None else _number(self.fitness),
             "created": self.created,
-            "files": {name: {"size": one.size, "checksum": one.checksum} for name, one in self.files.items()},
+            "files": {name: one.to_json() for name, one in self.files.items()},
             "versions": dict(self.versions),
             "order": self.order,
         }
@@ -188,7 +233,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _manifest(content: Mapping[str, Any]) -> Manifest:
-    files = {name: FileRecord(int(one["size"]), str(one["checksum"])) for name, one in content["files"].items()}
+    files = {name: FileRecord.from_json(one) for name, one in content["files"].items()}
     outside = [name for name in files if not _FILE.fullmatch(name)]
     if outside:
         raise ValueError(f"{outside[0]!r} is no file name")

@@ -1,15 +1,15 @@
 """The parts of a checkpoint to the contents of its files, and back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from epochal.checkpointing.blob import Blob
 from epochal.checkpointing.codec import Decoder, Encoder
 from epochal.checkpointing.commit import Content
-from epochal.checkpointing.layout import FORMAT, STATE, TENSORS, is_part_name
-from epochal.checkpointing.tensorfile import TensorFile, stream
+from epochal.checkpointing.layout import FORMAT, STATE, is_part_name, part_of
+from epochal.checkpointing.tensorfiles import TensorFiles
 from epochal.core.errors import ArgumentError, CheckpointError
 
 
@@ -41,16 +41,14 @@ def encode_parts(parts: Mapping[str, Any]) -> Encoded:
     return Encoded(structures, tensors)
 
 
-def contents(encoded: Encoded) -> dict[str, Content]:
-    """Return the contents of all files: each part's tensors in a file of its own, the rest of all in ``state.json``.
+def state_content(encoded: Encoded) -> Content:
+    """Return the content of ``state.json``: all that is no tensor, of all parts.
 
-    >>> list(contents(encode_parts({"run": {"step": 3}})))
-    ['state.json']
+    >>> state_content(encode_parts({"run": {"step": 3}}))
+    [b'{"format":2,"parts":{"run":{"step":3}}}']
     """
-    files: dict[str, Content] = {part + TENSORS: stream(blobs) for part, blobs in encoded.tensors.items()}
     text = json.dumps({"format": FORMAT, "parts": encoded.structures}, separators=(",", ":"), allow_nan=False)
-    files[STATE] = [text.encode()]
-    return files
+    return [text.encode()]
 
 
 def read_structures(folder: Path) -> dict[str, Any]:
@@ -64,13 +62,13 @@ def read_structures(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not what a checkpoint holds: {error!r}") from None
 
 
-def decode_part(folder: Path, part: str, node: object) -> Any:
-    """Return the state tree of one part, its tensors on the CPU."""
-    path = folder / (part + TENSORS)
+def decode_part(folder: Path, files: Iterable[str], part: str, node: object) -> Any:
+    """Return the state tree of one part, its tensors on the CPU; ``files`` are the names of all files there."""
+    paths = [folder / name for name in files if part_of(name) == part]
     try:
-        if not path.exists():
+        if not paths:
             return Decoder(part, None).decode(node)
-        with TensorFile(path) as tensors:
+        with TensorFiles(paths) as tensors:
             return Decoder(part, tensors).decode(cast("Any", node))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{error.filename or folder} cannot be read: {error.strerror}") from error

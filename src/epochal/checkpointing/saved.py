@@ -45,7 +45,7 @@ class SavedCheckpoint:
         """Return the state tree of one part, tensors on the CPU; `CheckpointError` when there is none of that name."""
         if part not in self._structures:
             raise CheckpointError(f"{self.path} has no part {part!r}, only {', '.join(self.parts)}")
-        return decode_part(self.path, part, self._structures[part])
+        return decode_part(self.path, self.manifest.files, part, self._structures[part])
 
     def verify(self) -> Verdict:
         """Read all its files and compare them with the manifest."""

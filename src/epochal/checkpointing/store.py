@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from epochal.checkpointing.commit import commit, remove, remove_leftovers, sync_folder, write_pointer
-from epochal.checkpointing.layout import BAD, LEFT, About, FileRecord, Manifest
+from epochal.checkpointing.incremental import Incremental
+from epochal.checkpointing.layout import BAD, LEFT, STATE, About, FileRecord, Manifest
 from epochal.checkpointing.listing import Listing, read_listing
-from epochal.checkpointing.parts import Encoded, contents, encode_parts
+from epochal.checkpointing.parts import Encoded, encode_parts, state_content
 from epochal.checkpointing.retention import Keep, kept, ranked
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.checkpointing.verify import Verdict
@@ -43,6 +44,7 @@ class CheckpointStore:
         self.directory = Path(directory).absolute()  # a script may change its directory between two saves
         self._rules: dict[str, Keep] = {}
         self._protected: set[str] = set()
+        self._incremental = Incremental()
         if self.directory.is_dir():
             try:
                 remove_leftovers(self.directory)
@@ -97,8 +99,10 @@ class CheckpointStore:
             manifest = Manifest.of(about, free=self._free, serial=serial)
             return replace(manifest, files=records, versions=versions())
 
+        before = self._listing.saved[-1] if self._listing.saved else None
         try:
-            manifest = commit(self.directory, contents(encoded), describe)
+            files = self._incremental.files(encoded.tensors, before)
+            manifest = commit(self.directory, {**files, STATE: state_content(encoded)}, describe)
         except OSError as error:
             raise CheckpointError(self._failure(error)) from error
         saved = SavedCheckpoint(self.directory / manifest.name, manifest)

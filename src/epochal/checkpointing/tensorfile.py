@@ -16,6 +16,7 @@ from epochal.checkpointing.blob import Blob
 from epochal.core.errors import CheckpointError
 
 HEADER_LIMIT = 100_000_000
+PIECE = 256 << 10  # so much is compared at once: it fits the processor's cache
 ITEM_SIZE = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -32,13 +33,13 @@ def stream(blobs: Mapping[str, Blob]) -> Iterator[bytes | memoryview]:
     b'{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}        abc'
     """
     names = sorted(blobs, key=lambda name: (-ITEM_SIZE[blobs[name].dtype], name))
-    header: dict[str, object] = {}
+    places: dict[str, object] = {}
     end = 0
     for name in names:
         blob = blobs[name]
-        header[name] = {"dtype": blob.dtype, "shape": list(blob.shape), "data_offsets": [end, end + blob.size]}
+        places[name] = {"dtype": blob.dtype, "shape": list(blob.shape), "data_offsets": [end, end + blob.size]}
         end += blob.size
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(places, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 64 or 64)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
@@ -103,6 +104,18 @@ class TensorFile:
             if not count:
                 raise CheckpointError(f"{self.path} ends inside tensor {name!r}")
             done += count
+
+    def holds(self, start: int, data: memoryview | bytes) -> bool:
+        """Say whether these very bytes lie at ``start``; the first piece that differs ends the reading."""
+        self._file.seek(start)
+        whole, piece = memoryview(data), bytearray(PIECE)
+        for done in range(0, len(whole), PIECE):
+            part: Any = whole[done : done + PIECE]
+            if len(part) < PIECE:
+                piece = bytearray(len(part))
+            if self._file.readinto(piece) != len(part) or piece != part:  # a bytearray compares as memcmp does
+                return False
+        return True
 
 
 def _entries(path: Path, read: Any) -> dict[str, Entry]:
