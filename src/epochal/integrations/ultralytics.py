@@ -3,18 +3,19 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from epochal.core import lifetime
 from epochal.core.callback import Callback
-from epochal.core.errors import AttachError, CapabilityError
+from epochal.core.errors import AttachError, CheckpointError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.portable import PackedRun, pack, unpack
+from epochal.integrations.ultralytics_resume import Resumption, hand_over, plan
 from epochal.integrations.ultralytics_training import Training
 from epochal.runs.folder import RunFolder
 
@@ -28,6 +29,7 @@ OWNS = {
     ),
 }
 ENTRY = "train"
+Resume = bool | str | os.PathLike[str]
 
 
 class Place(NamedTuple):
@@ -56,10 +58,15 @@ class TrainerFolder(RunFolder):
 
 
 class Watch:
-    """Sees the trainings of one ``train()`` call: Ultralytics calls its two methods; small when pickled."""
+    """Sees the trainings of one ``train()`` call: Ultralytics calls its two methods; small when pickled.
 
-    def __init__(self, run: Run, place: Place) -> None:
-        self.run, self.place = run, place
+    ``given``: the arguments of the call; ``resumption``: what its training goes on from.
+    """
+
+    def __init__(
+        self, run: Run, place: Place, given: Mapping[str, Any] | None = None, resumption: Resumption | None = None
+    ) -> None:
+        self.run, self.place, self.given, self.resumption = run, place, given or {}, resumption
         self.training: Training | None = None
         self.ended: Training | None = None
         self.began = False
@@ -71,8 +78,15 @@ class Watch:
         """A trainer is being made; one that came before and was given up is closed first."""
         self.close(given_up())
         self.began = True
-        self.training = Training(self.run, trainer, self)
-        self.training.begin(self.place.folder(Path(trainer.save_dir)))
+        self.training = Training(self.run, trainer, self, self.given, self.resumption)
+        self.training.begin(self.folder(trainer))
+
+    def folder(self, trainer: Any) -> RunFolder:
+        """Return the run's folder: the one it had before, or as the place says."""
+        if self.resumption is None:
+            return self.place.folder(Path(trainer.save_dir))
+        folder, save_dir = self.resumption.point.folder, self.resumption.save_dir
+        return TrainerFolder(folder, save_dir.name) if folder.parent == save_dir else folder
 
     def on_pretrain_routine_end(self, trainer: Any) -> None:
         """The trainer stands; in a process that is not rank 0 nothing was begun."""
@@ -112,8 +126,9 @@ class TrainEntry:
     A copied or unpickled model carries an entry of its own, with a run of its own: ``copy.train.run``.
     """
 
-    def __init__(self, host: Any, run: Run, place: Place) -> None:
-        self.host, self.run, self.place = host, run, place
+    def __init__(self, host: Any, run: Run, place: Place, resume: Resume = False) -> None:
+        self.host, self.run, self.place, self.resume = host, run, place, resume
+        self.seen: set[Path] = set()  # runs of this process
         self.before = vars(host).get(ENTRY)
         run.on_detach = self.remove
 
@@ -130,7 +145,15 @@ class TrainEntry:
             return original(*args, **options)
         if self.run.engine.active:
             raise AttachError("this model is training already; it has one training at a time")
-        watch = Watch(self.run, self.place)
+        given = said(options)
+        found = self.goes_on_from(given)
+        if isinstance(found, Path):
+            self.seen.add(found)
+            return hand_over(self.host, found)
+        watch = Watch(self.run, self.place, given, found)
+        if found is not None:
+            kept = {name: options[name] for name in ("trainer",) if name in options}
+            options = {**kept, **found.options(given), "resume": str(found.begin())}
         leave = listen(self.host.callbacks, watch)
         try:
             result = original(*args, **options)
@@ -142,6 +165,11 @@ class TrainEntry:
         watch.returned(self.host)
         lifetime.returned(self.run)
         return result
+
+    def goes_on_from(self, given: Mapping[str, Any]) -> Resumption | Path | None:
+        """Return what this training goes on from; a path that was named counts for the first training only."""
+        resume = self.resume if not self.seen or self.resume is True else None
+        return None if resume is None else plan(self.host, resume, given, place=self.place, seen=self.seen)
 
     def remove(self) -> None:
         """Leave the model as it was; an entry that somebody wrapped stays and only passes on."""
@@ -160,7 +188,7 @@ def bind(
     fitness: FitnessSpec,
     dir: str | os.PathLike[str] | None,  # noqa: A002
     name: str | None,
-    resume: bool | str | os.PathLike[str],
+    resume: Resume,
 ) -> Run:
     """Attach callbacks to a YOLO model; all that can be wrong is said before the model is touched."""
     entry = vars(host).get(ENTRY)
@@ -172,19 +200,26 @@ def bind(
         )
     if is_training(host):
         raise AttachError("attach while a training runs: callbacks would miss its start; attach before model.train()")
-    if resume is not False:
-        raise CapabilityError(
-            f"resume={resume!r}: an Epochal run on Ultralytics YOLO cannot be resumed yet."
-            ' Ultralytics resumes its own: YOLO("path/to/last.pt"), then model.train(resume=True)'
-        )
+    if not isinstance(resume, bool) and not Path(resume).expanduser().exists():
+        raise CheckpointError(f"resume: there is no run or checkpoint at {Path(resume).expanduser().absolute()}")
     place = Place(None if dir is None else os.fspath(dir), name)
     folder = place.folder(Path())
     where = folder if dir is not None else None
     run = Run(host="Ultralytics YOLO", provides=PROVIDES, owns=OWNS, folder=where, fitness=fitness)
     for callback in callbacks:
         run.add(callback)
-    setattr(host, ENTRY, TrainEntry(host, run, place))
+    setattr(host, ENTRY, TrainEntry(host, run, place, resume))
     return run
+
+
+def said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``train()``, those in a file of ``cfg=`` too."""
+    if not options.get("cfg"):
+        return dict(options)
+    from ultralytics.utils import YAML
+    from ultralytics.utils.checks import check_yaml
+
+    return {**YAML.load(check_yaml(options["cfg"])), **options}
 
 
 def listen(natives: Any, watch: Watch) -> Callable[[], None]:

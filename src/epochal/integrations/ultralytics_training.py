@@ -3,10 +3,10 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epochal.checkpointing.capture import unwrapped
 from epochal.checkpointing.layout import FOLDER
@@ -16,12 +16,18 @@ from epochal.core import lifetime
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.torch_optimizer import OptimizerHooks
+from epochal.integrations.ultralytics_atomic import own_files, stripping
+from epochal.integrations.ultralytics_exact import ExactState
 from epochal.integrations.ultralytics_names import aliases, named_losses, validated
 from epochal.integrations.ultralytics_native import switch_off_replaced
 from epochal.integrations.ultralytics_predictions import ValidationBatch
+from epochal.integrations.ultralytics_resume import mark_ended
 from epochal.integrations.ultralytics_state import parts
 from epochal.integrations.ultralytics_trial import UltralyticsTrial
 from epochal.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from epochal.integrations.ultralytics_resume import Resumption
 
 logger = logging.getLogger("epochal")
 EVENTS = (
@@ -34,12 +40,16 @@ EVENTS = (
 class Training:
     """What a run sees of one trainer; its ``on_...`` methods are Ultralytics' callbacks, given trainer or validator.
 
-    Four methods are wrapped on the instances, and unwrapped at the end: ``preprocess_batch`` and the validator's
-    ``preprocess`` show the batch, ``optimizer_step`` the end of an accumulation group, ``validate`` fresh metrics.
+    Methods are wrapped on the instances, and unwrapped at the end: ``preprocess_batch`` and the validator's
+    ``preprocess`` show the batch, ``optimizer_step`` the end of an accumulation group, ``validate`` fresh metrics;
+    while ``final_eval`` runs, Ultralytics' files are replaced at once.
     """
 
-    def __init__(self, run: Run, trainer: Any, watch: object) -> None:
-        self.run, self.trainer, self.watch = run, trainer, watch
+    def __init__(
+        self, run: Run, trainer: Any, watch: object, given: Mapping[str, Any], resumption: "Resumption | None" = None
+    ) -> None:
+        self.run, self.trainer, self.watch, self.resumption = run, trainer, watch, resumption
+        self.exact = ExactState(trainer, given)
         self.engine = run.engine
         self.outer = sys.exc_info()[1]  # what was being handled when train() was called is no error of this training
         self.undo: list[Callable[[], None]] = []
@@ -54,16 +64,22 @@ class Training:
 
     def begin(self, folder: RunFolder) -> None:
         """The trainer is being made: callbacks get their state."""
-        run, engine = self.run, self.engine
-        store = CheckpointStore(folder.path / FOLDER)
+        run, engine, resumption = self.run, self.engine, self.resumption
+        store = CheckpointStore(folder.path / FOLDER) if resumption is None else resumption.point.store
         run.folder, run.checkpoint_store = folder, store
         engine.rate_host = None
         engine.restorer = self.restore
-        engine.saver = RunSaver(run, store, partial(parts, self.trainer), resumes="no")
+        engine.saver = RunSaver(run, store, partial(parts, self.exact), resumes="epoch")
         engine.rank, engine.world_size = max(int(os.environ.get("RANK", "-1")), 0), max(self.trainer.world_size, 1)
-        lifetime.begin(run, trainer=self.trainer)
+        saved = None if resumption is None else resumption.point.saved
+        states = None if saved is None else {part: saved.load(part) for part in ("run", "callbacks")}
+        lifetime.begin(run, trainer=self.trainer, saved=states)
         engine.fitness_rule.native = None
         try:
+            if resumption is not None and saved is not None:
+                store.protect(saved.manifest.name)
+                if resumption.point.chosen:
+                    store.go_on_from(saved.manifest.name)
             switch_off_replaced(run, self.trainer)
             self.join()
             engine.fire("on_pretrain_routine_start")
@@ -94,17 +110,30 @@ class Training:
         if engine.world_size == 1:  # else each rank would have rates of its own
             engine.rate_host = hooks
             engine.trial = UltralyticsTrial(trainer)
+        if self.resumption is not None:
+            self.go_on(self.resumption)
         self.val_shown = ValidationBatch(trainer.validator)
         engine.predicted = self.val_shown.predictions
         self.accept(trainer.metrics or {})
         self.wrap(trainer, "preprocess_batch", self.showing_batch)
         self.wrap(trainer, "optimizer_step", self.closing_group)
         self.wrap(trainer, "validate", self.measuring)
+        self.wrap(trainer, "final_eval", stripping)
+        self.undo += [own_files(trainer), self.exact.remove]
         self.wrap(trainer.validator, "preprocess", self.showing_val_batch)
         self.wrap(trainer.validator, "postprocess", self.showing_val_outputs)
         engine.fire("on_pretrain_routine_end")
         if trainer.resume and trainer.start_epoch > 0:
             engine.fire("on_resume")
+
+    def go_on(self, resumption: "Resumption") -> None:
+        """Everything has the checkpoint's state; the loop's own beginning, which comes now, undoes some of it."""
+        self.exact.restore_objects(resumption.point.saved)
+        self.exact.waiting = resumption.point.saved
+        for name in ("model", "resume"):  # they named last.pt while the trainer was made
+            setattr(self.trainer.args, name, resumption.facts["args"][name])
+        if self.engine.rates.active:
+            self.engine.take_over_rates()
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Put a wrapper in a method's place on one instance, until the end."""
@@ -133,6 +162,7 @@ class Training:
         def preprocess_batch(batch: Any) -> Any:
             if self.coming:
                 self.start_batch(copy(batch))
+            self.exact.steps.open(self.batch + len(self.trainer.train_loader) * self.trainer.epoch)
             return original(batch)
 
         return preprocess_batch
@@ -144,6 +174,7 @@ class Training:
             if self.engine.before_steps.calls:
                 self.log_losses()
             original()
+            self.exact.steps.stepped()
             self.engine.groups.held = False
 
         return optimizer_step
@@ -197,7 +228,9 @@ class Training:
         if engine.in_epoch:
             engine.abort_epoch()
             engine.groups.give_up()
+            self.exact.steps.forget()
         self.batch, self.coming = -1, False
+        self.exact.epoch_start()
         engine.num_epochs = trainer.epochs
         engine.epoch_start(trainer.epoch, len(trainer.train_loader))
 
@@ -250,6 +283,7 @@ class Training:
             return
         self.engine.num_epochs = trainer.epochs
         self.note_native_stop()
+        self.note_resumable()
         self.engine.epoch_end()
         self.take_stop()
         if self.engine.requests.stops and not (trainer.last.exists() or trainer.best.exists()):
@@ -261,6 +295,8 @@ class Training:
         if self.engine.in_validation:
             self.end_validation(trainer.metrics)
         self.engine.train_end()
+        if self.run.folder is not None and self.engine.end_reason == "completed":
+            mark_ended(self.run.folder.path, trainer)
 
     def teardown(self, _trainer: Any) -> None:
         """The trainer is done, one way or the other."""
@@ -277,6 +313,7 @@ class Training:
     def end_batch(self) -> None:
         """The batch ends; a stop is taken here unless its accumulation group goes on."""
         engine, trainer = self.engine, self.trainer
+        self.exact.steps.close()
         self.log_losses()
         engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
         if engine.requests.stops and not engine.groups.held and engine.world_size == 1:
@@ -310,6 +347,13 @@ class Training:
             stops.append(StopRequest(f"no better fitness for {patience} epochs (patience={patience})", "Ultralytics"))
         else:
             stops.append(StopRequest("a native callback set trainer.stop", "Ultralytics"))
+
+    def note_resumable(self) -> None:
+        """Say whether a training can go on from this epoch's end: not from the last, behind which no epoch begins."""
+        saver, trainer = self.engine.saver, self.trainer
+        if isinstance(saver, RunSaver):
+            alone = self.engine.world_size == 1
+            saver.resumes = "epoch" if alone and trainer.epoch + 1 < trainer.epochs else "no"
 
     def restore(self, saved: Any) -> None:
         """Load a checkpoint's weights into what is validated and saved, and into the model that ``train()`` leaves."""
