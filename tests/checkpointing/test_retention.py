@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from epochal.checkpointing.layout import Manifest
 from epochal.checkpointing.memory import MemoryStore
-from epochal.checkpointing.retention import Keep, kept, ranked
+from epochal.checkpointing.retention import Keep, kept, ranked, surplus
 from epochal.core.errors import ArgumentError
 
 LABELS = ("a", "b", "gone")
@@ -78,6 +78,17 @@ def test_what_stays_is_what_the_model_says(history, a, b, protected):
     table = {"a": a, "b": b}
     expected = {one.name for one in history if stays(one, history, table, protected)}
     assert kept(history, table, protected=protected) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(history=histories(), a=rules, b=rules, protected=st.sets(st.sampled_from(["n0", "n3", "other"])))
+def test_surplus_is_what_only_a_last_above_1_keeps(history, a, b, protected):
+    lean = {
+        label: Keep(min(rule.last, 1), rule.best, rule.metric, rule.mode) if rule.last not in (None, -1) else rule
+        for label, rule in (("a", a), ("b", b))
+    }
+    expected = [one.name for one in history if not stays(one, history, lean, protected)]
+    assert surplus(history, {"a": a, "b": b}, protected=protected) == expected
 
 
 @settings(max_examples=100, deadline=None)

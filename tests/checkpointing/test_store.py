@@ -329,7 +329,7 @@ def test_a_full_disk_costs_the_new_checkpoint_only(small_disk):
 
 def test_a_disk_that_fills_to_the_last_byte_breaks_nothing(small_disk):
     store = CheckpointStore(small_disk)
-    store.keep("c", Keep(last=2))
+    store.keep("c", Keep(last=1))
     failed = 0
     with open(small_disk / "ballast", "wb", buffering=0) as ballast:
         for number in range(300):

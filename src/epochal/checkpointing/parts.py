@@ -22,6 +22,12 @@ class Encoded(NamedTuple):
     structures: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, Blob]]
 
+    @property
+    def size(self) -> int:
+        """The bytes that all of it would take on a disk, file headers left out."""
+        tensors = sum(blob.size for blobs in self.tensors.values() for blob in blobs.values())
+        return tensors + sum(map(len, state_content(self)))
+
 
 def encode_parts(parts: Mapping[str, Any]) -> Encoded:
     """Take all parts apart; Python values are copied, a tensor's bytes are read when its blob is asked for them.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from epochal.core.errors import ArgumentError
@@ -68,6 +68,26 @@ def kept(manifests: "Sequence[Manifest]", rules: Mapping[str, Keep], *, protecte
     for label, rule in rules.items():
         staying |= _kept_by(rule, [one for one in manifests if label in one.asked_by])
     return staying
+
+
+def surplus(
+    manifests: "Sequence[Manifest]", rules: Mapping[str, Keep], *, protected: Collection[str] = ()
+) -> list[str]:
+    """Return the names of those that may go, oldest first, when there is no room for the next one.
+
+    >>> from epochal.checkpointing.layout import Manifest
+    >>> saves = [Manifest(name=str(n), epoch=n, step=n, asked_by=("each epoch",)) for n in range(4)]
+    >>> surplus(saves, {"each epoch": Keep(last=3)})
+    ['0', '1', '2']
+
+    They are those that only a ``last`` above 1 keeps. Never: what `kept` keeps always, the best of a rule, the newest
+    of each asker; nor any where ``last`` is None, since that is a promise and not a cushion.
+    """
+    lean = {
+        label: rule if rule.last is None else replace(rule, last=min(rule.last, 1)) for label, rule in rules.items()
+    }
+    staying = kept(manifests, lean, protected=protected)
+    return [one.name for one in manifests if one.name not in staying]
 
 
 def _kept_by(rule: Keep, asked: "Sequence[Manifest]") -> set[str]:

@@ -3,7 +3,8 @@
 import errno
 import logging
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from epochal.checkpointing.incremental import Incremental
 from epochal.checkpointing.layout import BAD, LEFT, STATE, About, FileRecord, Manifest
 from epochal.checkpointing.listing import Listing, read_listing
 from epochal.checkpointing.parts import Encoded, encode_parts, state_content
-from epochal.checkpointing.retention import Keep, kept, ranked
+from epochal.checkpointing.retention import Keep, kept, ranked, surplus
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.checkpointing.verify import Verdict
 from epochal.checkpointing.versions import versions
@@ -23,6 +24,7 @@ from epochal.core.errors import CheckpointError
 
 _log = logging.getLogger("epochal")
 _SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -39,6 +41,8 @@ class CheckpointStore:
 
     One writer at a time. A failed save is a `CheckpointError`; what was saved before it stays as it is.
     """
+
+    in_memory = False
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory).absolute()  # a script may change its directory between two saves
@@ -63,7 +67,7 @@ class CheckpointStore:
     @property
     def checkpoints(self) -> Checkpoints[SavedCheckpoint]:
         """The committed checkpoints, oldest first, read-only."""
-        return Checkpoints(lambda: self._listing.saved, self._rules)
+        return Checkpoints(lambda: tuple(self._listing.saved), self._rules)  # a writer may be adding to it
 
     def place(self, directory: Path) -> None:
         """Go elsewhere, before the first save."""
@@ -91,18 +95,14 @@ class CheckpointStore:
         """
         return self.write(encode_parts(parts), about)
 
-    def write(self, encoded: Encoded, about: About) -> SavedCheckpoint:
-        """Do what ``save`` does with parts that are taken apart already; any thread may call it, one at a time."""
+    def write(self, encoded: Encoded, about: About, *, confirm: Callable[[], None] | None = None) -> SavedCheckpoint:
+        """Do what ``save`` does with parts that are taken apart already; any thread may call it, one at a time.
 
-        def describe(records: Mapping[str, FileRecord]) -> Manifest:
-            serial = 1 + max((one.manifest.serial for one in self._listing.saved), default=0)
-            manifest = Manifest.of(about, free=self._free, serial=serial)
-            return replace(manifest, files=records, versions=versions())
-
-        before = self._listing.saved[-1] if self._listing.saved else None
+        ``confirm`` is called when all is written and nothing is committed: what it raises stops that.
+        """
+        self._forget_what_is_gone()
         try:
-            files = self._incremental.files(encoded.tensors, before)
-            manifest = commit(self.directory, {**files, STATE: state_content(encoded)}, describe)
+            manifest = self._commit(encoded, about, confirm)
         except OSError as error:
             raise CheckpointError(self._failure(error)) from error
         saved = SavedCheckpoint(self.directory / manifest.name, manifest)
@@ -137,6 +137,47 @@ class CheckpointStore:
             _log.warning("checkpoint %s is later than %s and set aside.", later.path, name)
             self._listing.saved.remove(later)
             self._rename(later.path, LEFT)
+
+    def _commit(
+        self, encoded: Encoded, about: About, confirm: Callable[[], None] | None, *, again: bool = True
+    ) -> Manifest:
+        """Commit one checkpoint; where the disk is full, drop what is surplus and try once more."""
+
+        def describe(records: Mapping[str, FileRecord]) -> Manifest:
+            if confirm is not None:
+                confirm()
+            serial = 1 + max((one.manifest.serial for one in self._listing.saved), default=0)
+            manifest = Manifest.of(about, free=self._free, serial=serial)
+            return replace(manifest, files=records, versions=versions())
+
+        before = self._listing.saved[-1] if self._listing.saved else None
+        try:
+            files = self._incremental.files(encoded.tensors, before)
+            return commit(self.directory, {**files, STATE: state_content(encoded)}, describe)
+        except OSError as error:
+            if not (again and error.errno in _FULL and self._make_room(encoded)):
+                raise
+        return self._commit(encoded, about, confirm, again=False)
+
+    def _forget_what_is_gone(self) -> None:
+        """Take out of the list what somebody deleted: it must not count as the best, nor as the newest."""
+        for saved in [one for one in self._listing.saved if not one.path.is_dir()]:
+            self._listing.saved.remove(saved)
+            _log.warning("checkpoint %s is gone: somebody deleted it.", saved.path)
+
+    def _make_room(self, encoded: Encoded) -> bool:
+        """Drop surplus checkpoints, oldest first, until there is room for one more; say whether any went."""
+        listed = self._listing.saved
+        going = surplus([one.manifest for one in listed], self._rules, protected=self._protected)
+        needed = encoded.size + 64 * 1024  # what its small files and names take
+        dropped = 0
+        for saved in [one for one in listed if one.manifest.name in going]:
+            if dropped and shutil.disk_usage(self.directory).free >= needed:
+                break
+            if self._drop(saved):
+                dropped += 1
+                _log.warning("the disk is full: checkpoint %s, which only keep_last= kept, is dropped.", saved.path)
+        return dropped > 0
 
     def _set_aside(self, path: Path, verdict: Verdict) -> None:
         if verdict.newer:  # not damaged, and going on without it would lose what it holds
@@ -176,14 +217,18 @@ class CheckpointStore:
         listed = self._listing.saved
         staying = kept([one.manifest for one in listed], self._rules, protected=self._protected)
         for saved in [one for one in listed if one.manifest.name not in staying]:
-            try:
-                remove(saved.path)
-            except FileNotFoundError:
-                pass  # somebody else deleted it
-            except OSError as error:
-                _log.warning("checkpoint %s could not be deleted: %s", saved.path, error.strerror)
-                continue
-            listed.remove(saved)
+            self._drop(saved)
+
+    def _drop(self, saved: SavedCheckpoint) -> bool:
+        try:
+            remove(saved.path)
+        except FileNotFoundError:
+            pass  # somebody else deleted it
+        except OSError as error:
+            _log.warning("checkpoint %s could not be deleted: %s", saved.path, error.strerror)
+            return False
+        self._listing.saved.remove(saved)
+        return True
 
     def _free(self, name: str) -> str:
         count, free = 1, name
@@ -201,5 +246,5 @@ class CheckpointStore:
             cure = "check the disk, or save elsewhere (dir=)"
         return (
             f"the checkpoint could not be written to {self.directory}: {error.strerror or error}. "
-            f"Nothing of it is left, older checkpoints are as they were; {cure}"
+            f"Nothing of it is left, older checkpoints are intact; {cure}"
         )
