@@ -19,6 +19,7 @@ SOURCE = ROOT / "src"
 FLOOR_ONE = frozenset({"callback", "debug", "dispatch", "engine", "lifetime", "roster", "run"})
 FLOORS = {
     "conditions": 2,
+    "data": 2,
     "checkpointing": 2,
     "hooks": 2,
     "runs": 2,

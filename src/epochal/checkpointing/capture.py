@@ -55,6 +55,21 @@ def restore_random_state(state: dict[str, Any]) -> None:
             torch.mps.set_rng_state(state["mps"])
 
 
+def same_random_state(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Say whether python, numpy and torch on CPU are in the same state in both: no number was drawn in between.
+
+    >>> same_random_state(random_state(), random_state())
+    True
+    """
+
+    def plain(state: dict[str, Any]) -> list[Any]:
+        numpy, torch = state.get("numpy"), state.get("torch")
+        drawn = None if numpy is None else (numpy[1].tobytes(), *numpy[2:])
+        return [state["python"], drawn, None if torch is None else torch.numpy().tobytes()]
+
+    return plain(one) == plain(other)
+
+
 def _restore_cuda(saved: list[Any]) -> None:
     import torch
 

@@ -27,37 +27,46 @@ def restorer(*things: object) -> Callable[[], None]:
     loaders keep them.
     """
     seen: dict[int, object] = {}
-    found = [one for thing in things for one in generators(thing, DEPTH, seen)]
-    undo = [remembered(one) for one in found]
+    undo = [(one, state_of(one)) for thing in things for _, one in generators(thing, DEPTH, seen)]
 
     def restore() -> None:
-        for call in undo:
-            call()
+        for one, state in undo:
+            set_state(one, state)
 
     return restore
 
 
-def generators(thing: object, depth: int, seen: dict[int, object]) -> Iterator[Any]:
-    """Yield every random generator that can be reached from a thing."""
+def named_generators(thing: object) -> dict[str, Any]:
+    """Return the random generators inside a thing by where they are, each once.
+
+    >>> import random
+    >>> list(named_generators([random.Random(1), {"noise": random.Random(2)}]))
+    ['.0', '.1.noise']
+    """
+    return dict(generators(thing, DEPTH, {}))
+
+
+def generators(thing: object, depth: int, seen: dict[int, object], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every random generator that can be reached from a thing, and its path."""
     if id(thing) in seen or depth < 0 or isinstance(thing, (str, bytes, int, float, type, type(sys))):
         return
     seen[id(thing)] = thing
     if is_generator(thing):
-        yield thing
+        yield path, thing
         return
-    for inner in parts(thing):
-        yield from generators(inner, depth - 1, seen)
+    for name, inner in parts(thing):
+        yield from generators(inner, depth - 1, seen, f"{path}.{name}")
 
 
-def parts(thing: object) -> list[Any]:
-    """Return what a thing is made of."""
-    if isinstance(thing, Mapping):
-        values = list(cast("Mapping[Any, Any]", thing).values())
-    elif isinstance(thing, (list, tuple)):
-        values = cast("list[Any]", thing)
-    else:
-        return list(getattr(thing, "__dict__", {}).values())
-    return list(values) if len(values) <= LONGEST else []
+def parts(thing: object) -> list[tuple[Any, Any]]:
+    """Return what a thing is made of, with its names."""
+    if isinstance(thing, (Mapping, list, tuple)):
+        several = cast("Mapping[Any, Any] | list[Any]", thing)
+        if len(several) > LONGEST:
+            return []
+        return list(several.items() if isinstance(several, Mapping) else enumerate(several))
+    # A data loader's workers are no part of it.
+    return [(name, one) for name, one in getattr(thing, "__dict__", {}).items() if name != "_iterator"]
 
 
 def is_generator(thing: Any) -> bool:
@@ -69,13 +78,27 @@ def is_generator(thing: Any) -> bool:
     )
 
 
-def remembered(generator: Any) -> Callable[[], None]:
-    """Return a call that sets one generator back to where it is now."""
+def state_of(generator: Any) -> Any:
+    """Return the state of a random generator, sharing nothing with it.
+
+    >>> import random
+    >>> source = random.Random(3)
+    >>> state = state_of(source)
+    >>> first = source.random()
+    >>> set_state(source, state)
+    >>> source.random() == first
+    True
+    """
     if hasattr(generator, "bit_generator"):
-        bits, state = generator.bit_generator, copy.deepcopy(generator.bit_generator.state)
-        return lambda: setattr(bits, "state", state)
-    if hasattr(generator, "getstate"):
-        state = generator.getstate()
-        return lambda: generator.setstate(state)
-    state = generator.get_state()
-    return lambda: generator.set_state(state)
+        return copy.deepcopy(generator.bit_generator.state)
+    return generator.getstate() if hasattr(generator, "getstate") else generator.get_state()
+
+
+def set_state(generator: Any, state: Any) -> None:
+    """Set a random generator back to a state."""
+    if hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = state
+    elif hasattr(generator, "setstate"):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)

@@ -1,6 +1,8 @@
 """The metrics of a run: logged unread, read once when somebody asks, and known by when they were measured."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 from epochal.core.errors import ArgumentError, MetricNotFound
@@ -47,7 +49,9 @@ class Mean:
         waiting = self.waiting
         if waiting:
             # One metric's values come from one place: where the first is on the host, the others need no bulk read.
-            self.total += sum(map(float, waiting) if is_local(waiting[0]) else read(waiting))
+            values = map(float, waiting) if is_local(waiting[0]) else read(waiting)
+            # One after the other, so that the mean does not depend on when somebody looked (sum() compensates).
+            self.total = reduce(add, values, self.total)
             self.count += len(waiting)
             waiting.clear()
 
