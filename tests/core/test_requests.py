@@ -161,8 +161,17 @@ def test_a_save_asked_for_in_on_train_end_and_in_on_exception_is_still_taken():
 
 def test_a_save_that_fails_is_said_counted_and_told_and_the_training_goes_on(drive, caplog):
     class FullDisk:
+        def ready(self, asked, moment):
+            return True
+
         def capture(self, asked, moment):
             return None
+
+        def flush(self, limit=None):
+            return True
+
+        def close(self):
+            pass
 
         def write(self, captured):
             return OSError("no space left")

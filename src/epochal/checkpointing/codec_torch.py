@@ -91,7 +91,7 @@ def _shared(encoder: "Encoder", tensor: "torch.Tensor", path: "Path", raw: bool)
         return known
     size = tensor.numel() * tensor.element_size()
     dtype, shape = ("U8", (size,)) if raw else (_names()[tensor.dtype], tuple(tensor.shape))
-    name = encoder.add(path, Blob(dtype, shape, size, lambda: _bytes_of(tensor)))
+    name = encoder.add(path, Blob(dtype, shape, size, lambda: _bytes_of(tensor), tensor))
     encoder.shared[identity] = name
     return name
 

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from epochal.checkpointing.checksum import Checksum
 from epochal.checkpointing.layout import COMMIT, MANIFEST, FileRecord, Manifest
 
 CHUNK = 4 << 20
@@ -153,18 +154,18 @@ def _put(path: Path, content: Content | Linked) -> FileRecord:
 
 
 def _write(path: Path, content: Content) -> FileRecord:
-    size = value = 0
-    with open(path, "wb", buffering=1 << 20) as file:
+    size = 0
+    with Checksum() as checksum, open(path, "wb", buffering=1 << 20) as file:
         for piece in content:
             whole = memoryview(piece)
             for start in range(0, len(whole), CHUNK):
                 part = whole[start : start + CHUNK]
-                value = zlib.crc32(part, value)
+                checksum.add(part)
                 file.write(part)
                 size += len(part)
         file.flush()
         _sync_file(file.fileno())
-    return FileRecord(size, f"crc32:{value:08x}")
+    return FileRecord(size, str(checksum))
 
 
 def _sync_file(handle: int) -> None:

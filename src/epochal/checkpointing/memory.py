@@ -46,6 +46,8 @@ class MemoryStore:
     [3, 4]
     """
 
+    in_memory = True
+
     def __init__(self) -> None:
         self._rules: dict[str, Keep] = {}
         self._protected: set[str] = set()

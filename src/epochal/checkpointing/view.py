@@ -90,6 +90,11 @@ class Store(Protocol):
     """Where a run's checkpoints go: `CheckpointStore` on disk, `MemoryStore` for simulations."""
 
     @property
+    def in_memory(self) -> bool:
+        """Whether saving is so quick that no training need go on meanwhile."""
+        ...
+
+    @property
     def checkpoints(self) -> Checkpoints[Saved]:
         """The committed checkpoints, oldest first, read-only."""
         ...

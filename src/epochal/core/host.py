@@ -95,18 +95,33 @@ class RateHost(Protocol):
 
 
 class Saver(Protocol):
-    """How a run's state becomes a checkpoint; floor 2 and the integration provide it."""
+    """How a run's state becomes a checkpoint; floor 2 and the integration provide it.
+
+    What cannot be written in the background comes back as ``engine.requests.failures``.
+    """
+
+    def ready(self, asked: Sequence[SaveRequest], moment: Moment) -> bool:
+        """Say whether a checkpoint is taken now, once the one before is written; False: at a later safe point."""
+        ...
 
     def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Any:
         """Return the state of everything, as of now."""
         ...
 
     def write(self, captured: Any) -> Exception | None:
-        """Make it a checkpoint; a failure is returned, not raised."""
+        """Make it a checkpoint, from now on in the background; a failure that shows at once is returned, not raised."""
         ...
 
     def flush(self, limit: float | None = None) -> bool:
         """Wait until all that was asked for is durable or has failed, or ``limit`` seconds; say whether it is."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what writing needs: the training is over."""
+        ...
+
+    def last_request(self, reason: str) -> SaveRequest | None:
+        """Return what to ask for before the training is left, or None where that is not worth it."""
         ...
 
     def clean_point(self, before: int | None) -> Any:

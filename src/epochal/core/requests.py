@@ -18,11 +18,15 @@ class StopRequest(NamedTuple):
 
 
 class SaveRequest(NamedTuple):
-    """Somebody wants a checkpoint; ``pinned`` keeps it for good."""
+    """Somebody wants a checkpoint; ``pinned`` keeps it for good.
+
+    ``patient``: it is one of many, and inside an epoch a later moment will do while the one before is being written.
+    """
 
     reason: str
     by: str
     pinned: bool = False
+    patient: bool = False
 
 
 class RateRequest(NamedTuple):
@@ -55,10 +59,26 @@ class Requests:
         self.rates: deque[RateRequest] = deque()
         self.logs: deque[Mapping[str, Scalar]] = deque()
         self.rollbacks: list[RollbackRequest] = []
+        self.failures: deque[Exception] = deque()  # of checkpoints that were written in the background
+        self.signals: list[int] = []  # in the order in which they came
+        self.deadline: float | None = None  # of the monotonic clock, after a signal
+        self.left = False  # the training has been left because of one
+
+    def add_signal(self, number: int, deadline: float) -> None:
+        """Let a signal wait for the next end of a batch; the first one sets the time by which all is over."""
+        self.signals.append(number)
+        if self.deadline is None:
+            self.deadline = deadline
+        self.waiting = True
 
     def add_save(self, request: SaveRequest) -> None:
         """Let a save wait for the next safe point."""
         self.saves.append(request)
+        self.waiting = True
+
+    def add_failure(self, error: Exception) -> None:
+        """Let the failure of a checkpoint be told at the next safe point."""
+        self.failures.append(error)
         self.waiting = True
 
     def add_rate(self, request: RateRequest) -> None:

@@ -329,14 +329,17 @@ class Run:
         """Return the name under which this run knows a callback: its own, with #2 ... if another has it too."""
         return self.roster.label(callback)
 
-    def request_save(self, reason: str, *, pinned: bool = False) -> None:
-        """Ask for a checkpoint on behalf of the callback that is running."""
+    def request_save(self, reason: str, *, pinned: bool = False, patient: bool = False) -> None:
+        """Ask for a checkpoint on behalf of the callback that is running.
+
+        ``patient``: while the one before is being written, a later moment of the same epoch will do.
+        """
         if self.engine.saver is None:
             raise CapabilityError(f"{self.host} has no checkpoints in this training: nothing can be saved")
         if not self.engine.active:
             self.too_late(f"save({reason!r})")
             return
-        self.engine.requests.add_save(SaveRequest(str(reason), self.who(), pinned))
+        self.engine.requests.add_save(SaveRequest(str(reason), self.who(), pinned, patient))
 
     def roll_back(self, reason: str, *, lr_factor: float = 1.0, skip: tuple[int, int] | None = None) -> None:
         """Ask to go back to the newest sound point of this epoch, of those before the batches to skip, if any.
