@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from epochal import Best, Callback, Checkpoint, Every, Loop, MetricNotFound
+from epochal import Best, Callback, Checkpoint, Loop, MetricNotFound
 from epochal.core.errors import AttachError, CheckpointError
 from epochal.testing import RecordEvents, check_events
 
@@ -277,15 +277,17 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(tmp_path):
         assert torch.equal(weight, again.state_dict()[name]), name
 
 
-def test_a_run_stopped_inside_an_epoch_resumes_from_the_epoch_before(tmp_path):
+def test_a_run_stopped_inside_an_epoch_goes_on_where_it_was_cut(tmp_path):
     def body(run, _):
         if (run.epoch, run.batch) == (2, 1):
             run.stop("enough")
 
     whole, _, _ = train(tmp_path / "whole", epochs=4)
     train(tmp_path, [Do("on_fit_epoch_end", lambda run: run.save("each"))], epochs=4, body=body)
-    assert [one.manifest.resume_point for one in train.run.checkpoints] == [True, True, False]
-    again, run, _ = train(tmp_path, epochs=4, resume=True, seed=5)
+    points = [(one.manifest.epoch, one.manifest.batch, one.manifest.resume_point) for one in train.run.checkpoints]
+    assert points == [(0, None, True), (1, None, True), (2, 1, True), (2, None, False)]
+    again, run, events = train(tmp_path, epochs=4, resume=True, seed=5)
+    assert events.count("on_train_batch_end") == 8
     assert run.step == 20
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
@@ -298,11 +300,11 @@ def test_the_best_checkpoint_is_one_to_resume_from(tmp_path):
     assert events[events.index("on_model_save") - 1] == "on_fit_epoch_end"
 
 
-def test_a_checkpoint_inside_an_epoch_is_for_rescue_only(tmp_path):
-    _, run, _ = train(tmp_path, [Checkpoint(Every(steps=7), keep_last=-1)])
+def test_a_checkpoint_inside_an_epoch_is_one_to_resume_from(tmp_path):
+    _, run, _ = train(tmp_path, [Do("optimizer_step", lambda run: run.step % 7 or run.save("each seventh"))])
     assert [(one.manifest.step, one.manifest.batch, one.manifest.resume_point) for one in run.checkpoints] == [
-        (7, 1, False),
-        (14, 3, False),
+        (7, 1, True),
+        (14, 3, True),
     ]
 
 

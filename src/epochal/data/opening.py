@@ -41,7 +41,7 @@ def open_at(
         if state is not None:
             loader.load_state_dict(state)
         iterator = iter(loader)
-        return Opening(deliver(iterator, start, left_out, lambda: next(iterator)), "by its own state")
+        return Opening(numbered(iterator, start, left_out, lambda: next(iterator)), "by its own state")
     if kind == "torch" and start and loader.num_workers and start == length_of(loader):
         return Opening(iter(()), "at its end", doubt_of(loader))
     iterator = iter(loader)
@@ -50,16 +50,20 @@ def open_at(
     doubt = doubt_of(loader)
     if drawn and not doubt:
         doubt = "it draws from the global random generators batch by batch: exact only if it keeps nothing it has drawn"
-    return Opening(deliver(iterator, start, left_out, skip), how, doubt)
+    return Opening(numbered(iterator, start, left_out, skip), how, doubt)
 
 
-def deliver(
+def numbered(
     iterator: Iterator[Any], start: int, left_out: LeftOut | None, skip: Callable[[], Any]
 ) -> Iterator[tuple[int, Any]]:
+    """Return what an iterator gives, with its index, without what is left out."""
+    return enumerate(iterator, start) if left_out is None else wanted(iterator, start, left_out, skip)
+
+
+def wanted(
+    iterator: Iterator[Any], start: int, left_out: LeftOut, skip: Callable[[], Any]
+) -> Iterator[tuple[int, Any]]:
     """Yield what an iterator gives, with its index, and pass by what is left out."""
-    if left_out is None:
-        yield from enumerate(iterator, start)
-        return
     index = start
     while True:
         out = left_out(index)

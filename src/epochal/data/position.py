@@ -1,6 +1,7 @@
 """Where in its data a run stands: the loaders of the epoch, how far each was read, under which random numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from epochal.checkpointing.capture import random_state, restore_random_state
@@ -89,16 +90,16 @@ class Position:
         self.saved, self.readings, self.epoch = None, [], epoch
         self.random = random_state()
 
-    def end_epoch(self) -> None:
-        """No epoch is open."""
-        self.epoch, self.readings = None, []
+    def read(self, loader: Any, skips: Callable[[int, int], bool] | None = None) -> Reading:
+        """Begin to read a loader, or go on where it was; batches are known by their index in this reading.
 
-    def read(self, loader: Any, left_out: LeftOut | None = None) -> Reading:
-        """Begin to read a loader, or go on where it was; batches are known by their index in this reading."""
+        ``skips`` says of an epoch and a batch in it whether that batch is left out.
+        """
         saved = self.left.pop(0) if self.left else None
         sources = self.meet(f"train{len(self.readings)}", loader, saved)
         reading = Reading(loader, sum(one.taken for one in self.readings), sources)
         self.readings.append(reading)
+        left_out = None if skips is None else partial(left_out_of, skips, self.epoch or 0, reading.first)
         if saved is not None and not saved["over"] and self.differs(saved["order"], reading.order):
             saved, reading.anew = None, True
             self.to_later()
@@ -166,12 +167,12 @@ class Position:
             sources.load_state_dict(saved, within=goes_on)
         return sources
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the place: that of the open epoch, if there is one, and the generators of all loaders."""
+    def state_dict(self, *, inside: bool = True) -> dict[str, Any]:
+        """Return the place: that ``inside`` the epoch, if it is not over, and the generators of all loaders."""
         return {
-            "epoch": self.epoch,
-            "random": self.random,
-            "readings": [one.state_dict() for one in self.readings],
+            "epoch": self.epoch if inside else None,
+            "random": self.random if inside else None,
+            "readings": [one.state_dict() for one in self.readings] if inside else [],
             "sources": {**self.saved_sources, **{key: one.state_dict() for key, one in self.sources.items()}},
         }
 
@@ -180,3 +181,8 @@ class Position:
         self.__init__()
         self.saved, self.saved_random = state, random
         self.saved_sources = dict(state["sources"]) if state is not None else {}
+
+
+def left_out_of(skips: Callable[[int, int], bool], epoch: int, first: int, index: int) -> bool:
+    """Say whether a reading's batch is left out of its epoch."""
+    return skips(epoch, first + index)

@@ -46,6 +46,14 @@ class Sources:
         loading, self.loading = self.loading, None
         return loading
 
+    def prepare(self, epoch: int) -> None:
+        """Make the loader ready to be read from its start."""
+        own = self.own_state()
+        if own is not None:
+            self.loader.load_state_dict(own)
+        if self.kind == "own":
+            self.loader.set_epoch(epoch)
+
     def has_live_workers(self) -> bool:
         """Say whether the loader has persistent workers that are running: a new iterator is made otherwise then."""
         return bool(getattr(self.loader, "persistent_workers", False)) and self.loader._iterator is not None

@@ -1,208 +1,21 @@
 """Plain PyTorch: the user keeps the loop, Epochal sees its epochs, batches, validations and steps."""
 
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from epochal.checkpointing.capture import random_state, restore_random_state
+from epochal.checkpointing.capture import random_state
 from epochal.checkpointing.saver import RunSaver
 from epochal.core import lifetime
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError, AttachError
-from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
-from epochal.core.log import log
-from epochal.core.run import Run
+from epochal.integrations.pytorch_gradients import Gradients
+from epochal.integrations.pytorch_run import LoopRun
 from epochal.integrations.pytorch_state import LoopState
 from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
 from epochal.integrations.torch_outputs import OutputsHook
-
-if TYPE_CHECKING:
-    from epochal.runs.folder import RunFolder
-    from epochal.runs.resume import ResumePoint
-
-Batch = TypeVar("Batch")
-NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_epoch_abort"})
-PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
-    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "accumulation", "weight_average",
-}  # fmt: skip
-OWNS = {
-    "loss": "a Loop does not know your loss; give it: LearningRateFinder(loss=lambda model, batch: ..., data=loader)"
-}
-
-
-class LoopRun(Run):
-    """The run of a plain loop: a ``Run`` with ``epochs``, ``batches`` and ``validation``."""
-
-    def __init__(self, folder: "RunFolder", fitness: FitnessSpec, state: LoopState) -> None:
-        super().__init__(host="Loop", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
-        self.loop_state = state
-        self.stepless = not state.optimizers
-        self.resumed_from: ResumePoint | None = None
-        self.pending_random_state: dict[str, Any] | None = None
-        self.announced = False
-        self.left = False  # the user broke out of epochs(): the open epoch ends with whatever comes next
-        self.iterating: object = None  # the generator of batches in whose body the user's code is
-        self.trained = False
-        self.batches_before = 0  # this epoch
-
-    def epochs(self, n: int) -> Generator[int, None, None]:
-        """Yield the epochs up to ``n`` that are left, from 0 or from where a resumed run goes on, until a stop.
-
-        >>> from epochal import Loop
-        >>> import torch
-        >>> with Loop(model=torch.nn.Linear(1, 1)) as run:
-        ...     print(list(run.epochs(3)))
-        [0, 1, 2]
-        """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"epochs(n): n is the number of epochs, an int >= 0, not {n!r}")
-        self.check_open("run.epochs(n)")
-        engine = self.engine
-        if engine.in_epoch and not self.left:
-            raise AttachError(f"run.epochs({n}) inside an epoch: one epoch ends before the next begins")
-        self.close_epoch()
-        self.start(n)
-        if self.resumed_from is not None and engine.next_epoch >= n:
-            log().warning(
-                "nothing is left to train: %d of %d epochs were done when it was resumed.", engine.next_epoch, n
-            )
-        while engine.next_epoch < n and not engine.requests.stops:
-            if self.pending_random_state is not None:
-                restore_random_state(self.pending_random_state)
-                self.pending_random_state = None
-            self.left = False
-            engine.num_batches, self.iterating, self.batches_before = None, None, engine.batches
-            engine.epoch_start(engine.next_epoch)
-            try:
-                yield engine.epoch
-            except GeneratorExit:
-                self.left = True
-                raise
-            self.close_epoch()
-
-    def batches(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
-        """Yield a loader's batches, each between its start and end events; inside ``validation()`` a validation's.
-
-        A stop that was asked for ends it after the batch, or after the optimizer step of a running accumulation group.
-        """
-        engine = self.engine
-        if engine.in_validation:
-            yield from self.validation_batches(loader)
-            return
-        if not engine.in_epoch or self.left:
-            raise AttachError("run.batches(loader) outside an epoch: write it inside `for epoch in run.epochs(n):`")
-        if engine.batches_done:
-            raise AttachError(
-                "run.batches(loader) after this epoch's validation: the batches of an epoch come before it;"
-                " to validate in the middle, enter run.validation() inside the batch body"
-            )
-        self.close_batch()
-        first = number = engine.batches - self.batches_before
-        if number and engine.stop_now():  # taken in an earlier call of this epoch
-            engine.epoch_cut = True
-            return
-        engine.num_batches = length = (number + count) if (count := length_of(loader)) is not None else None
-        me, requests = object(), engine.requests
-        self.iterating = me
-        try:
-            for data in loader:
-                engine.batch_start(number, data)
-                yield data
-                self.close_batch()
-                if requests.stops and engine.stop_now():
-                    engine.epoch_cut = length is None or number + 1 < length
-                    break
-                number += 1
-            if number == first:
-                log().warning(
-                    "epoch %d has no batch: the loader is empty, or a generator that was used up; nothing was trained.",
-                    engine.epoch,
-                )
-        finally:
-            if self.iterating is me:  # one of an earlier epoch, held by somebody, may be closed late
-                self.iterating = None
-
-    def validation_batches(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
-        """Yield the batches of a validation."""
-        engine = self.engine
-        engine.num_val_batches = length_of(loader)
-        for number, data in enumerate(loader):
-            engine.val_batch_start(number, data)
-            yield data
-            if engine.in_val_batch:
-                engine.val_batch_end(engine.outputs)
-
-    @contextmanager
-    def validation(self) -> Generator[None, None, None]:
-        """Be a validation: what is logged inside settles at its end; in a batch's body it ends that batch first."""
-        self.check_open("run.validation()")
-        engine = self.engine
-        if engine.in_validation:
-            raise AttachError("run.validation() inside a validation: one ends before the next begins")
-        if self.left:
-            self.close_epoch()
-        self.announce()
-        if engine.in_epoch:
-            self.close_batch()
-            if self.iterating is None and not engine.batches_done:
-                engine.train_epoch_end()
-        engine.val_start()
-        depth = engine.scopes.index("validation")
-        try:
-            yield
-        except BaseException as error:  # the user's code may catch it and go on
-            for further in lifetime.close_failed(engine, depth):
-                error.add_note(f"while the validation was ending: {further!r}")
-            engine.in_validation = engine.in_val_batch = False
-            engine.data = engine.outputs = None
-            engine.metrics.forget_validation()
-            raise
-        if engine.in_val_batch:
-            engine.val_batch_end(engine.outputs)
-        engine.val_end()
-
-    def check_open(self, what: str) -> None:
-        """Raise AttachError outside the ``with`` block."""
-        if not self.engine.active:
-            raise AttachError(f"{what} works inside `with Loop(...) as run:` only")
-
-    def announce(self) -> None:
-        """Say, once, that the training goes on from a checkpoint."""
-        if not self.announced:
-            self.announced = True
-            if self.resumed_from is not None:
-                self.engine.fire("on_resume")
-
-    def start(self, n: int | None) -> None:
-        """Begin the training, once; a further ``epochs(n)`` only plans more."""
-        self.announce()
-        if not self.trained:
-            self.trained = True
-            self.engine.train_start(n)
-        self.engine.num_epochs = n
-
-    def close_batch(self) -> None:
-        """End the open batch, if there is one."""
-        engine = self.engine
-        if engine.in_batch:
-            if self.stepless:
-                engine.step += 1
-                engine.groups.since_step = 0
-            engine.batch_end(engine.outputs)
-
-    def close_epoch(self) -> None:
-        """End the open epoch, if there is one."""
-        engine = self.engine
-        if not engine.in_epoch:
-            return
-        self.close_batch()
-        if not engine.batches_done:
-            engine.train_epoch_end()
-        self.left = False
-        engine.epoch_end()
 
 
 class Loop:
@@ -254,7 +67,8 @@ class Loop:
         self.folder = self.point.folder if self.point is not None else RunFolder(parent, name)
         self.run = LoopRun(self.folder, fitness, self.state)
         self.use_folder()
-        self.hooks: list[OptimizerHooks | OutputsHook] = []
+        self.gradients = Gradients(model, self.state.optimizers, lambda: self.run.engine.batches)
+        self.hooks: list[OptimizerHooks | OutputsHook | Gradients] = []
         self.used = False
         for callback in callbacks:
             self.run.add(callback)
@@ -272,11 +86,24 @@ class Loop:
 
         self.store = self.point.store if self.point is not None else CheckpointStore(self.folder.path / FOLDER)
         self.run.checkpoint_store = self.store
-        self.run.engine.saver = RunSaver(self.run, self.store, self.parts, resumes="epoch")
+        saver = RunSaver(self.run, self.store, self.parts, resumes="batch", optimizers=lambda: self.state.optimizers)
+        saver.order = lambda: self.run.position.order
+        self.run.engine.saver = saver
 
     def parts(self) -> dict[str, Any]:
-        """Return the state of everything that was given to the loop, and of the random generators."""
-        return {**self.state.parts(), "rng": random_state()}
+        """Return the state of everything that was given to the loop, of its data and the random generators."""
+        run = self.run
+        run.captured_at = run.engine.batches
+        own = {"data": run.position.state_dict(inside=run.engine.in_epoch), "gradients": self.gradients.state_dict()}
+        return {**self.state.parts(), **own, "rng": random_state()}
+
+    def restore(self, saved: Any) -> None:
+        """Give everything the state that a checkpoint holds; the run and its callbacks get theirs from the engine."""
+        self.state.restore(saved)
+        self.gradients.load_state_dict(saved.load("gradients") if "gradients" in saved.parts else {})
+        place = saved.load("data") if "data" in saved.parts else None  # not there before version 0.4
+        self.run.position.load_state_dict(place, saved.load("rng"))
+        self.run.saved_states = saved.load("callbacks")
 
     def __enter__(self) -> LoopRun:
         """Begin: hooks are set, callbacks have their state, and a resumed run stands where it was."""
@@ -289,16 +116,18 @@ class Loop:
         saved: dict[str, Any] | None = None
         if self.point is not None:
             saved = {part: self.point.saved.load(part) for part in ("run", "callbacks")}
-            self.state.restore(self.point.saved)
+            self.restore(self.point.saved)
             self.store.protect(self.point.saved.manifest.name)
             if self.point.chosen:
                 self.store.go_on_from(self.point.saved.manifest.name)
-            run.resumed_from, run.pending_random_state = self.point, self.point.saved.load("rng")
+            run.resumed_from = self.point
         optimizers = [
             OptimizerHooks(engine, one, counts=not index, prefix=f"optimizer{index}/" if index else "")
             for index, one in enumerate(self.state.optimizers)
         ]
-        self.hooks = [*optimizers]
+        self.hooks = [*optimizers, self.gradients]
+        self.gradients.watch()
+        engine.rewind = self.restore
         engine.rate_host = SeveralOptimizers(optimizers) if optimizers else None
         engine.rank, engine.world_size = rank_and_world_size()
         if any("outputs" in callback.requires for callback in run.roster.callbacks.values()):
@@ -336,18 +165,6 @@ class Loop:
         """Leave the optimizers and the model as they were."""
         for hooks in self.hooks:
             hooks.remove()
-
-
-def length_of(loader: Any) -> int | None:
-    """Return how many batches a loader has, or None if it does not say.
-
-    >>> length_of([1, 2]), length_of(iter([1, 2]))
-    (2, None)
-    """
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def rank_and_world_size() -> tuple[int, int]:

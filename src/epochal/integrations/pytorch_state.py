@@ -62,7 +62,7 @@ class LoopState:
         """Load a checkpoint into everything; CheckpointError, with nothing loaded, when it is another training's."""
         now = self.parts()
         lacking = sorted(set(now) - set(saved.parts))
-        surplus = sorted(set(saved.parts) - set(now) - {"rng", "run", "callbacks"})
+        surplus = sorted(set(saved.parts) - set(now) - {"rng", "run", "callbacks", "data", "gradients"})
         if lacking or surplus:
             lines = [f"{part}: given to Loop, missing in the checkpoint" for part in lacking]
             lines += [f"{part}: in the checkpoint, not given to Loop" for part in surplus]

@@ -1,0 +1,31 @@
+"""What ``run.batches(loader)`` returns: batches to iterate over, which know how many they are."""
+
+from collections.abc import Callable, Generator
+from typing import Generic, TypeVar
+
+Batch = TypeVar("Batch")
+
+
+class Batches(Generic[Batch]):
+    """The batches of a loader, once; ``len()`` says how many come, so that a progress bar knows.
+
+    >>> batches = Batches((one for one in "ab"), lambda: 2)
+    >>> len(batches), list(batches)
+    (2, ['a', 'b'])
+    """
+
+    def __init__(self, generator: Generator[Batch, None, None], length: Callable[[], int]) -> None:
+        self.generator, self.length = generator, length
+
+    def __iter__(self) -> Generator[Batch, None, None]:
+        return self.generator  # the loop holds it alone: a break closes it
+
+    def __next__(self) -> Batch:
+        return next(self.generator)
+
+    def __len__(self) -> int:
+        return self.length()
+
+    def close(self) -> None:
+        """Give no more batches."""
+        self.generator.close()

@@ -1,0 +1,300 @@
+"""The run of a plain loop: the user's generators, and what they tell the engine."""
+
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from epochal.core import lifetime
+from epochal.core.errors import ArgumentError, AttachError
+from epochal.core.events import EVENT_NAMES
+from epochal.core.fitness import FitnessSpec
+from epochal.core.log import log
+from epochal.core.moment import Moment
+from epochal.core.rollback import roll_back
+from epochal.core.run import Run
+from epochal.core.saving import save
+from epochal.data.order import length_of, order_of, order_text
+from epochal.data.position import Position, Reading
+from epochal.integrations.pytorch_batches import Batches
+from epochal.integrations.pytorch_resume import reload_states, tell_resumed
+
+if TYPE_CHECKING:
+    from epochal.integrations.pytorch_state import LoopState
+    from epochal.runs.folder import RunFolder
+    from epochal.runs.resume import ResumePoint
+
+Batch = TypeVar("Batch")
+NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end"})
+PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
+    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "accumulation", "weight_average", "rollback",
+}  # fmt: skip
+OWNS = {
+    "loss": "a Loop does not know your loss; give it: LearningRateFinder(loss=lambda model, batch: ..., data=loader)"
+}
+
+
+class LoopRun(Run):
+    """The run of a plain loop: a ``Run`` with ``epochs``, ``batches`` and ``validation``."""
+
+    def __init__(self, folder: "RunFolder", fitness: FitnessSpec, state: "LoopState") -> None:
+        super().__init__(host="Loop", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
+        self.loop_state = state
+        self.stepless = not state.optimizers
+        self.position = Position()
+        self.resumed_from: ResumePoint | None = None
+        self.saved_states: Mapping[str, Any] = {}  # of the callbacks, where an epoch begins again
+        self.announced = self.told = False
+        self.left = False  # the user broke out of epochs(): the open epoch ends with whatever comes next
+        self.iterating: object = None  # the generator of batches in whose body the user's code is
+        self.trained = False
+        self.validated_loaders = 0  # in this validation
+        self.captured_at = -1  # how many batches were done when the newest checkpoint was taken
+
+    def epochs(self, n: int) -> Generator[int, None, None]:
+        """Yield the epochs up to ``n`` that are left, from 0 or from where a resumed run goes on, until a stop.
+
+        >>> from epochal import Loop
+        >>> import torch
+        >>> with Loop(model=torch.nn.Linear(1, 1)) as run:
+        ...     print(list(run.epochs(3)))
+        [0, 1, 2]
+
+        An epoch that was interrupted is yielded again, and its batches go on where they were.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"epochs(n): n is the number of epochs, an int >= 0, not {n!r}")
+        self.check_open("run.epochs(n)")
+        engine = self.engine
+        if engine.in_epoch and not self.left:
+            raise AttachError(f"run.epochs({n}) inside an epoch: one epoch ends before the next begins")
+        self.close_epoch()
+        self.start(n)
+        if self.resumed_from is not None and engine.next_epoch >= n:
+            log().warning(
+                "nothing is left to train: %d of %d epochs were done when it was resumed.", engine.next_epoch, n
+            )
+        while engine.next_epoch < n and not engine.requests.stops:
+            self.open_epoch()
+            try:
+                yield engine.epoch
+            except GeneratorExit:
+                self.left = True
+                raise
+            self.close_epoch(may_go_back=True)
+
+    def batches(self, loader: Iterable[Batch]) -> Batches[Batch]:
+        """Yield a loader's batches, each between its start and end events; inside ``validation()`` a validation's.
+
+        A stop that was asked for ends it after the batch, or after the optimizer step of a running accumulation group.
+        ``len()`` is how many batches come, where the loader says how many it has.
+        """
+        return Batches(self.deliver(loader), lambda: self.batches_left(loader))
+
+    def deliver(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
+        """Yield a training's or a validation's batches."""
+        engine = self.engine
+        if engine.in_validation:
+            yield from self.validation_batches(loader)
+            return
+        if not engine.in_epoch or self.left:
+            raise AttachError("run.batches(loader) outside an epoch: write it inside `for epoch in run.epochs(n):`")
+        if engine.batches_done:
+            raise AttachError(
+                "run.batches(loader) after this epoch's validation: the batches of an epoch come before it;"
+                " to validate in the middle, enter run.validation() inside the batch body"
+            )
+        self.close_batch()
+        if self.position.readings and engine.stop_now():  # taken in an earlier call of this epoch
+            engine.epoch_cut = True
+            return
+        again = True
+        while again:
+            again = yield from self.training_batches(self.read(loader))
+
+    def training_batches(self, reading: Reading) -> Generator[Any, None, bool]:
+        """Yield the batches of a loader from where it stands; True: the run went back, and they begin again."""
+        engine, requests, first = self.engine, self.engine.requests, reading.first
+        self.iterating = reading
+        try:
+            for index, data in reading.batches:
+                engine.batch_start(first + index, data)
+                yield data
+                reading.taken = index + 1
+                self.close_body()
+                if requests.rollbacks and self.go_back():
+                    return True
+                if requests.stops and engine.stop_now():
+                    self.cut(reading)
+                    break
+            else:
+                reading.taken = reading.length or reading.taken  # the last may have been left out
+            if not reading.taken:
+                log().warning(
+                    "epoch %d has no batch: the loader is empty, or a generator that was used up; nothing was trained.",
+                    engine.epoch,
+                )
+        finally:
+            if self.iterating is reading:  # one of an earlier epoch, held by somebody, may be closed late
+                self.iterating = None
+                reading.end()
+        return False
+
+    def read(self, loader: Any) -> Reading:
+        """Come to where a loader is to be read from, and say so in a run that was resumed."""
+        engine, position = self.engine, self.position
+        skips = engine.rollbacks.skips if engine.epoch in engine.rollbacks.skipped else None
+        reading = position.read(loader, skips)
+        if reading.anew:
+            engine.metrics.begin_epoch()
+        engine.num_batches = None if reading.length is None else reading.first + reading.length
+        if self.resumed_from is not None and not self.told:
+            self.told = True
+            tell_resumed(self.resumed_from.saved, engine, position)
+        return reading
+
+    def batches_left(self, loader: Any) -> int:
+        """Return how many batches of a loader come; TypeError if it does not say."""
+        left = self.position.left if not self.engine.in_validation else []
+        return max(len(loader) - (left[0]["taken"] if left else 0), 0)
+
+    def validation_batches(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
+        """Yield the batches of a validation."""
+        engine = self.engine
+        engine.num_val_batches = length_of(loader)
+        sources = self.position.meet(f"val{self.validated_loaders} {order_text(order_of(loader))}", loader)
+        self.validated_loaders += 1
+        sources.prepare(engine.epoch)
+        for number, data in enumerate(loader):
+            engine.val_batch_start(number, data)
+            yield data
+            if engine.in_val_batch:
+                engine.val_batch_end(engine.outputs)
+
+    @contextmanager
+    def validation(self) -> Generator[None, None, None]:
+        """Be a validation: what is logged inside settles at its end; in a batch's body it ends that batch first."""
+        self.check_open("run.validation()")
+        engine = self.engine
+        if engine.in_validation:
+            raise AttachError("run.validation() inside a validation: one ends before the next begins")
+        if self.left:
+            self.close_epoch()
+        self.announce()
+        if engine.in_epoch:
+            self.close_batch()
+            if self.iterating is None and not engine.batches_done:
+                engine.train_epoch_end()
+        self.validated_loaders = 0
+        engine.val_start()
+        depth = engine.scopes.index("validation")
+        try:
+            yield
+        except BaseException as error:  # the user's code may catch it and go on
+            for further in lifetime.close_failed(engine, depth):
+                error.add_note(f"while the validation was ending: {further!r}")
+            engine.in_validation = engine.in_val_batch = False
+            engine.data = engine.outputs = None
+            engine.metrics.forget_validation()
+            raise
+        if engine.in_val_batch:
+            engine.val_batch_end(engine.outputs)
+        engine.val_end()
+
+    def check_open(self, what: str) -> None:
+        """Raise AttachError outside the ``with`` block."""
+        if not self.engine.active:
+            raise AttachError(f"{what} works inside `with Loop(...) as run:` only")
+
+    def announce(self) -> None:
+        """Say, once, that the training goes on from a checkpoint."""
+        if not self.announced:
+            self.announced = True
+            if self.resumed_from is not None:
+                self.engine.fire("on_resume")
+
+    def start(self, n: int | None) -> None:
+        """Begin the training, once; a further ``epochs(n)`` only plans more."""
+        self.announce()
+        if not self.trained:
+            self.trained = True
+            self.engine.train_start(n)
+        self.engine.num_epochs = n
+
+    def open_epoch(self) -> None:
+        """Begin an epoch, or begin one again where its checkpoint was taken."""
+        engine = self.engine
+        self.left, self.iterating, engine.num_batches = False, None, None
+        self.position.begin_epoch(engine.next_epoch)
+        engine.epoch_start(engine.next_epoch)
+        if self.position.left:
+            reload_states(self.roster, self.saved_states)
+        self.saved_states = {}
+
+    def close_body(self) -> None:
+        """The user's code for a batch has run to its end: end the batch; this is a point from which to go on."""
+        engine = self.engine
+        waited, engine.saves_wait = engine.saves_wait, False
+        if engine.in_batch:
+            self.end_batch()
+        elif waited:  # a validation in the body had ended it
+            self.take_saves()
+
+    def close_batch(self) -> None:
+        """End the batch that a validation in its body, or a ``break``, left open: saves wait, code may follow."""
+        if self.engine.in_batch:
+            self.engine.saves_wait = True
+            self.end_batch()
+
+    def end_batch(self) -> None:
+        """End the open batch."""
+        engine = self.engine
+        if self.stepless:
+            engine.step += 1
+            engine.groups.since_step = 0
+        engine.batch_end(engine.outputs)
+
+    def take_saves(self) -> None:
+        """Take the saves that waited for the end of the body."""
+        engine = self.engine
+        if engine.requests.saves and not engine.requests.rollbacks and engine.world_size == 1:
+            save(engine, Moment("batch", engine.epoch, engine.batch, engine.step))
+
+    def cut(self, reading: Reading) -> None:
+        """Cut the epoch off after this batch; a run that keeps checkpoints keeps one from which it can go on here."""
+        engine = self.engine
+        if reading.length is not None and reading.taken >= reading.length:
+            return
+        request = None if engine.saver is None else engine.saver.last_request(f"stopped: {self.stop_reason}")
+        if request is not None and self.captured_at != engine.batches:
+            engine.requests.add_save(request)
+            self.take_saves()
+        engine.epoch_cut = True
+
+    def go_back(self) -> bool:
+        """Serve a rollback after a batch; the epoch begins again."""
+        if len(self.position.readings) > 1:
+            for request in self.engine.requests.take_rollbacks():
+                log().warning(
+                    "%s: a rollback (%s) is not possible in the second run.batches(...) of an epoch: your code between"
+                    " the two cannot be gone back over.", request.by, request.reason,
+                )  # fmt: skip
+            return False
+        if not roll_back(self.engine):
+            return False
+        self.open_epoch()
+        return True
+
+    def close_epoch(self, *, may_go_back: bool = False) -> None:
+        """End the open epoch, if there is one, or give it up where a rollback was asked for."""
+        engine = self.engine
+        if not engine.in_epoch:
+            return
+        self.close_batch()
+        if not engine.batches_done:
+            engine.train_epoch_end()
+        self.left = False
+        if may_go_back and roll_back(engine):
+            return
+        engine.epoch_end()
+        if may_go_back:
+            roll_back(engine)
