@@ -1,5 +1,8 @@
 """Checkpoint asks when its condition holds, and what it keeps is what a plain reading of its rule keeps."""
 
+import json
+import math
+from itertools import pairwise
 from time import perf_counter
 
 import pytest
@@ -8,7 +11,9 @@ from hypothesis import strategies as st
 
 from epochal import Best, Callback, Checkpoint, Elapsed, Every
 from epochal.checkpointing.memory import MemoryStore
+from epochal.conditions.pace import Pace
 from epochal.core.errors import ArgumentError, CheckpointError
+from epochal.core.moment import Moment
 from epochal.testing import simulate
 
 NAN = float("nan")
@@ -145,3 +150,121 @@ def test_what_writing_takes_is_charged_to_who_asked(monkeypatch):
     monkeypatch.setattr(MemoryStore, "save", slow)
     result = simulate([Timed(Every(epochs=1))], [{"val/loss": 1.0}] * 3)
     assert result.run.past[-1].costs["Timed"][1] >= 3 * 0.02
+
+
+# -- overhead ---------------------------------------------------------------------------------------------------------
+
+
+def saves_at(overhead, step, stall, durable, steps):
+    """Simulate a clock: every step takes ``step`` seconds, every save so much; return the steps after which it saved."""
+    pace, clock, over, saved = Pace(overhead), 0.0, 0.0, []
+    done_at = None
+    for number in range(1, steps + 1):
+        clock += step
+        pace.state.pending = done_at is not None and clock < done_at
+        if done_at is not None and clock >= done_at:
+            pace.told(stall=stall, durable=durable, over=over)
+        if pace.ask(Moment("batch", epoch=0, seconds=clock)):
+            saved.append(number)
+            done_at = clock + durable
+            clock += stall
+            over = clock
+    return saved
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.sampled_from([0.01, 0.02, 0.1, 0.5]),
+    st.sampled_from([0.125, 0.5, 2.0]),
+    st.sampled_from([0.0625, 0.25, 1.0]),
+    st.sampled_from([0.0, 0.5, 4.0]),
+)
+def test_the_interval_is_that_of_checkfreq(overhead, step, stall, more):
+    durable = stall + more
+    # CheckFreq: k steps, so that the stall is at most its share of them and none begins before the last is durable
+    k = max(math.ceil(stall / (overhead * step)), math.ceil((durable - stall) / step), 1)
+    saved = saves_at(overhead, step, stall, durable, steps=3 * k + 2)
+    assert [later - earlier for earlier, later in pairwise(saved)] == [k] * (len(saved) - 1)
+    assert len(saved) >= 3
+    assert saved[0] == 1
+
+
+def test_it_is_tuned_anew_when_the_cost_drifts():
+    pace = Pace(0.1)
+    assert pace.ask(Moment("epoch", epoch=0, seconds=1.0))
+    pace.told(stall=1.0, durable=1.0, over=2.0)
+    assert not pace.ask(Moment("epoch", epoch=1, seconds=11.9))
+    assert pace.ask(Moment("epoch", epoch=2, seconds=12.0))
+    pace.told(stall=2.0, durable=2.0, over=14.0)
+    assert not pace.ask(Moment("epoch", epoch=3, seconds=33.9))
+    assert pace.ask(Moment("epoch", epoch=4, seconds=34.0))
+
+
+def test_a_resumed_run_waits_an_interval_and_does_not_try_the_cost_out_again():
+    pace = Pace(0.1)
+    pace.ask(Moment("epoch", epoch=0, seconds=5.0))
+    pace.told(stall=1.0, durable=1.0, over=6.0)
+    again = Pace(0.1)
+    again.load_state_dict(json.loads(json.dumps(pace.state_dict())))
+    assert not again.ask(Moment("epoch", epoch=1, seconds=9.9))
+    assert again.ask(Moment("epoch", epoch=2, seconds=10.0))
+
+
+def test_an_attempt_whose_cost_nobody_told_is_not_repeated_at_once():
+    pace = Pace(0.1)
+    assert [pace.ask(Moment("batch", epoch=0, seconds=second)) for second in (1.0, 2.0, 60.9, 61.0)] == [
+        True, False, False, True
+    ]  # fmt: skip
+
+
+def test_overhead_keeps_standing_still_within_its_share_of_a_training(monkeypatch):
+    clock = [0.0]
+    whole = MemoryStore.save
+
+    def slow(*args, **options):
+        clock[0] += 0.5
+        return whole(*args, **options)
+
+    class Work(Callback):
+        def on_train_batch_start(self, run):
+            clock[0] += 1.0
+
+    monkeypatch.setattr(MemoryStore, "save", slow)
+    for module in ("epochal.checkpointing.saver", "epochal.checkpointing.snapshot"):
+        monkeypatch.setattr(f"{module}.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("epochal.core.engine.time.monotonic", lambda: clock[0])
+    result = simulate([Work(), Checkpoint(overhead=0.1, keep_last=-1)], losses(*range(30)))
+    # epochs of 1 s, a stall of 0.5 s: one save, then 5 s of training for each
+    assert result.saved == list(range(0, 30, 5))
+
+
+def test_overhead_saves_at_batches_ends_where_the_trainer_resumes_from_them(tmp_path):
+    import torch
+
+    from epochal import Loop
+
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with Loop(model=net, optimizer=optimizer, callbacks=[Checkpoint(overhead=0.5)], dir=tmp_path) as run:
+        for _ in run.epochs(1):
+            for x in run.batches([torch.ones(2)] * 3):
+                net(x).sum().backward()
+                optimizer.step()
+                if run.batch == 1:
+                    assert len(run.checkpoints) or run.engine.saver.busy
+    assert run.checkpoints[0].manifest.reason == "within 50.00% of the time"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Checkpoint(snapshot="quick"), '"eager", "lazy" or "off", not \'quick\''),
+        (lambda: Checkpoint(overhead=2), "above 0 and below 1, such as 0.02, not 2"),
+        (lambda: Checkpoint(overhead="2%"), "must be a number, not '2%'"),
+        (lambda: Checkpoint(Every(epochs=1), overhead=0.02), "leave when= out, or overhead="),
+    ],
+)
+def test_wrong_ways_of_taking_states_say_what_would_do(make, said):
+    with pytest.raises(ArgumentError) as caught:
+        make()
+    assert said in str(caught.value)

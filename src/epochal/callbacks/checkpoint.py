@@ -1,17 +1,20 @@
 """Checkpoints when a condition holds, and which of them stay."""
 
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 from epochal.callbacks.policy import Policy
 from epochal.checkpointing.retention import Keep
+from epochal.checkpointing.snapshot import Snapshot
 from epochal.conditions.base import Condition
 from epochal.conditions.best import Best
 from epochal.conditions.better import Mode, infer_mode
+from epochal.conditions.pace import Pace
 from epochal.conditions.schedule import Every
 from epochal.core.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from epochal.checkpointing.saver import RunSaver
     from epochal.core.moment import Moment
     from epochal.core.run import Run
 
@@ -32,6 +35,21 @@ class Checkpoint(Policy):
     so, -1 all. The newest point to resume from always stays. Several of them share the run's
     checkpoints: one write per moment. A write that fails never raises into the training: it is logged, the event
     ``on_checkpoint_error`` comes, and the next save tries again.
+
+    snapshot
+        How the state is taken. "eager": it is copied at once, and written while the training goes on. "lazy": what only
+        an optimizer's step changes is copied meanwhile too, and the next step waits for that; for code that changes
+        parameters in no other way (such a change is found, unless it is made through ``.data``: that checkpoint is
+        taken anew). "off": the training waits until all is written, and no memory for a copy is needed. Of several,
+        the safest is used: off, then eager. A copy that would need more than half of the memory left is not made.
+    overhead
+        In place of ``when``: save as often as standing still for it takes no more than this share of the training's
+        time, 0.02 for 2 %, by what the last save took; at batches' ends where the trainer resumes from there, else at
+        epochs'. Source: CheckFreq (Mohan et al., FAST'21).
+
+    While a checkpoint is being written, a further one inside an epoch that only ``Every`` or ``overhead`` asked for is
+    taken at the first moment after that; for any other the training waits. All are on the disk before
+    ``on_train_end``.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"save"})
@@ -44,9 +62,15 @@ class Checkpoint(Policy):
         keep_best: int = 1,
         metric: str | None = None,
         mode: Mode | None = None,
+        snapshot: Snapshot = "eager",
+        overhead: float | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(Every(epochs=1) if when is None else when, name=name)
+        super().__init__(condition(when, overhead), name=name)
+        if snapshot not in get_args(Snapshot):
+            raise ArgumentError(f'Checkpoint: snapshot must be "eager", "lazy" or "off", not {snapshot!r}')
+        self.snapshot: Snapshot = snapshot
+        self.patient = all(isinstance(leaf, (Every, Pace)) for leaf in self.when.leaves())
         self.keep_last = check_count("keep_last", keep_last)
         self.keep_best = check_count("keep_best", keep_best)
         self.metric: str | None
@@ -56,13 +80,45 @@ class Checkpoint(Policy):
     def on_train_start(self, run: "Run") -> None:
         """Tell the run's checkpoints what this callback keeps."""
         super().on_train_start(run)
+        self.prepare(run)
         best = sys.maxsize if self.keep_best == -1 else self.keep_best
         metric = None if self.metric is None else run.metrics.canonical(self.metric)
         run.checkpoint_store.keep(run.label(self), Keep(last=self.keep_last, best=best, metric=metric, mode=self.mode))
 
+    def prepare(self, run: "Run") -> None:
+        """Tell who saves how states are to be taken, and a pace from where the trainer resumes."""
+        saver = cast("RunSaver", run.engine.saver)
+        saver.snapshots[run.label(self)] = self.snapshot
+        if isinstance(self.when, Pace):
+            self.when.state.batches = saver.resumes == "batch"
+
+    def at_safe_point(self, run: "Run", now: "Moment") -> None:
+        """Ask the condition, then act if it holds; a pace is told what the last save cost, whoever asked for it."""
+        if isinstance(self.when, Pace):
+            saver = cast("RunSaver", run.engine.saver)
+            self.when.state.pending = saver.busy
+            if (cost := saver.cost) is not None:
+                self.when.told(stall=cost.stall, durable=cost.durable, over=cost.over)
+        super().at_safe_point(run, now)
+
     def act(self, run: "Run", now: "Moment") -> None:
         """Ask for a checkpoint of this moment."""
-        run.request_save(self.when.reason(now))
+        run.request_save(self.when.reason(now), patient=self.patient)
+
+
+def condition(when: Condition | None, overhead: float | None) -> Condition:
+    """Return the condition that one of the two stands for; neither is the end of each epoch.
+
+    >>> condition(None, None), condition(None, 0.02)
+    (Every(epochs=1), Pace(0.02))
+    """
+    if overhead is None:
+        return Every(epochs=1) if when is None else when
+    if when is not None:
+        raise ArgumentError(
+            f"Checkpoint: overhead={overhead!r} chooses when to save itself; leave when= out, or overhead="
+        )
+    return Pace(overhead)
 
 
 def check_count(name: str, value: int) -> int:

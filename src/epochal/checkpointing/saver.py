@@ -10,6 +10,7 @@ from epochal.checkpointing.snapshot import Cost, Snapshot, Timing, before_any_st
 from epochal.core.errors import CheckpointError
 from epochal.core.log import log
 from epochal.core.moment import Moment
+from epochal.core.preemption import for_checkpoints
 from epochal.core.requests import Requests, SaveRequest
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class RunSaver:
     ) -> None:
         self.run, self.store, self.parts, self.resumes = run, store, parts, resumes
         self.optimizers = optimizers or (lambda: [run.optimizer])
+        self.order: Callable[[], str | None] = lambda: None  # the fingerprint of the data's order
         self.snapshots: dict[str, Snapshot] = {}  # who -> how it wants states to be taken
         self.writer: Writer | None = None
         self.timing: Timing | None = None  # of the newest save
@@ -63,8 +65,7 @@ class RunSaver:
         if self.busy and can_wait(asked, moment.ended):
             return False
         self.timing = Timing(moment.seconds, perf_counter())
-        self.flush()
-        return True
+        return self.flush()
 
     def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Captured:
         """Return the state of everything as of now; several requests of one moment make one checkpoint."""
@@ -83,6 +84,7 @@ class RunSaver:
             "resume_point": self.is_resume_point(),
             "metrics": dict(metrics),
             "fitness": engine.fitness_rule.value if fresh else None,
+            "order": self.order(),
         }
         return Captured(parts, about, asked)
 
@@ -90,7 +92,7 @@ class RunSaver:
         """Say whether the host can go on exactly from the state of now."""
         engine = self.run.engine
         if engine.in_epoch:
-            return self.resumes == "batch" and not engine.batches_done
+            return self.resumes == "batch" and not (engine.batches_done or engine.saves_wait)
         return self.resumes != "no" and not engine.epoch_cut
 
     def write(self, captured: Captured) -> Exception | None:
@@ -103,9 +105,12 @@ class RunSaver:
             self.charge(timing, perf_counter() - timing.began)
 
     def flush(self, limit: float | None = None) -> bool:
-        """Wait until all that was asked for is durable or has failed, or ``limit`` seconds; say whether it is."""
+        """Wait until all that was asked for is durable or has failed, or ``limit`` seconds; say whether it is.
+
+        Without a limit it is what a signal leaves to the run.
+        """
         writer = self.current()
-        return writer is None or writer.flush(limit)
+        return writer is None or writer.flush(for_checkpoints(self.run.engine) if limit is None else limit)
 
     def close(self) -> None:
         """End the thread and give its memory back; the next training begins like the first."""

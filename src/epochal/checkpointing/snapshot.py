@@ -14,10 +14,10 @@ Snapshot = Literal["eager", "lazy", "off"]
 class Cost(NamedTuple):
     """What one checkpoint cost, in seconds: how long the training stood still, and until it was on the disk.
 
-    ``at``: when the training went on, on the clock of a ``Moment``.
+    ``over``: when the training went on, on the clock of a ``Moment``.
     """
 
-    at: float
+    over: float
     stall: float
     durable: float
 
@@ -40,7 +40,7 @@ class Timing:
         """Return what it cost, when all of it is known.
 
         >>> Timing(at=5.0, began=0.0, stall=0.25, durable=1.0).cost()
-        Cost(at=5.25, stall=0.25, durable=1.0)
+        Cost(over=5.25, stall=0.25, durable=1.0)
         """
         if self.stall is None or self.durable is None:
             return None
