@@ -20,7 +20,16 @@ from epochal.integrations.ultralytics_training import Training
 from epochal.runs.folder import RunFolder
 
 logger = logging.getLogger("epochal")
-PROVIDES = frozenset(EVENT_NAMES) | {"stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "loss"}
+PROVIDES = frozenset(EVENT_NAMES) | {
+    "stop_in_batch",
+    "save",
+    "set_lr",
+    "data",
+    "outputs",
+    "gradients",
+    "loss",
+    "rollback",
+}
 OWNS = {
     "accumulation": "Ultralytics accumulates gradients itself; set model.train(nbs=...), the nominal batch size",
     "weight_average": (

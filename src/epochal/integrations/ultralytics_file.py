@@ -70,17 +70,28 @@ def built(saved: SavedCheckpoint, facts: Mapping[str, Any]) -> Any:
         raise MissingExtra("ultralytics", "yolo", "a model of Ultralytics") from error
 
     said = facts["architecture"]
-    kind = getattr(tasks, said["class"], None) if said["module"] == HOME else None
-    if kind is None or not said["yaml"]:
-        raise CheckpointError(
-            f"{saved.path} holds a {said['module']}.{said['class']}, which cannot be built here: only Ultralytics' own"
-            f" models can. Its weights: checkpoint(path).load_into(model)"
-        )
+    check_buildable(saved, facts)
     with torch.random.fork_rng(devices=[]):
-        model = kind(deepcopy(said["yaml"]), verbose=False)
+        model = getattr(tasks, said["class"])(deepcopy(said["yaml"]), verbose=False)
     model.load_state_dict(saved.load("model"))
     model.names, model.args, model.task = said["names"], dict(facts["args"]), facts["args"]["task"]
     return model.eval()
+
+
+def check_buildable(saved: SavedCheckpoint, facts: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a model that cannot be built from its description."""
+    from ultralytics.nn import tasks
+
+    said = facts["architecture"]
+    what = f"{said['module']}.{said['class']}"
+    if facts["args"].get("quantize") == 8:
+        what = "model in quantization-aware training"
+    elif said["module"] == HOME and hasattr(tasks, said["class"]) and said["yaml"]:
+        return
+    raise CheckpointError(
+        f"{saved.path} holds a {what}, which cannot be built again: only Ultralytics' own plain models can."
+        ' Its weights are in epochal.checkpoint(path).load("model"); Ultralytics resumes its own last.pt'
+    )
 
 
 def about(facts: Mapping[str, Any]) -> dict[str, Any]:

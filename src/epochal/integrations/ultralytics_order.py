@@ -1,7 +1,7 @@
 """The order of a YOLO training's batches, and from where it can be drawn again."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -20,6 +20,7 @@ class Order:
         self.begun = 0  # passes of this iterator
         self.skipped = 0
         self.wanted: tuple[Any, int] | None = None
+        self.left_out: Collection[int] = ()
         object.__setattr__(loader, "batch_sampler", self)
 
     @staticmethod
@@ -38,10 +39,14 @@ class Order:
             self.wanted = None
             generator.set_state(state)
         self.skipped = skip
+        left_out, self.left_out = self.left_out, ()
         while True:
             self.passes.append(generator.get_state())
             self.begun += 1
-            for batch in self.sampler:
+            batches: Iterable[Any] = self.sampler
+            if left_out and skip < len(self.sampler):
+                batches, left_out = without(list(batches), left_out), ()
+            for batch in batches:
                 if skip:
                     skip -= 1
                 else:
@@ -57,13 +62,33 @@ class Order:
             found["skip"] = had - number * length
         return found
 
-    def set(self, state: Mapping[str, Any], *, afresh: bool) -> None:
-        """Go on where ``state`` was taken; ``afresh``: the loader was about to begin anew there."""
+    def set(self, state: Mapping[str, Any], *, afresh: bool, left_out: Collection[int] = ()) -> None:
+        """Go on where ``state`` was taken, at an epoch's start; ``afresh``: the loader was about to begin anew there.
+
+        Batches that are ``left_out`` of this epoch have others in their places.
+        """
         self.loader.generator.set_state(state["generator"])
         self.wanted = None if afresh or "start" not in state else (state["start"], state["skip"])
+        self.left_out = left_out
         self.loader.reset()
 
     def remove(self) -> None:
         """Leave the loader as it was."""
         if self.loader.batch_sampler is self:
             object.__setattr__(self.loader, "batch_sampler", self.before)
+
+
+def without(batches: list[Any], left_out: Collection[int]) -> list[Any]:
+    """Return the batches with, in place of each that is left out, the one before it that is not, else the first such.
+
+    >>> without(["a", "b", "c", "d"], {0, 2})
+    ['b', 'b', 'b', 'd']
+    """
+    kept = [batch for number, batch in enumerate(batches) if number not in left_out]
+    if not kept:
+        return batches
+    before, result = kept[0], list[Any]()
+    for number, batch in enumerate(batches):
+        before = before if number in left_out else batch
+        result.append(before)
+    return result

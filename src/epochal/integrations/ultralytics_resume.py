@@ -11,7 +11,7 @@ from epochal.checkpointing.layout import FOLDER
 from epochal.core.errors import ArgumentError, CapabilityError, CheckpointError
 from epochal.core.log import log
 from epochal.integrations.ultralytics_atomic import write_atomically
-from epochal.integrations.ultralytics_file import cut_results, write_resume_file
+from epochal.integrations.ultralytics_file import check_buildable, cut_results, write_resume_file
 from epochal.integrations.ultralytics_state import plain
 from epochal.runs.folder import MARK
 from epochal.runs.resume import VARIABLE, ResumePoint, at_path, at_run
@@ -19,7 +19,7 @@ from epochal.runs.resume import VARIABLE, ResumePoint, at_path, at_run
 INNER = "epochal"  # a run's folder in Ultralytics' own, unless attach names it
 ENDED = "ended.json"  # in a run's folder: all its epochs were done
 FREE = ("data", "device", "workers", "cache", "plots", "save_period", "patience")  # may differ when it goes on
-UNSAID = ("resume", "exist_ok", "cfg", "trainer", "mode", "save_dir")  # say nothing about what is trained
+UNSAID = ("resume", "exist_ok", "cfg", "trainer", "mode", "save_dir", "project", "name")  # not what is trained
 # What Ultralytics lets a resume change: a model object may bring some of them, so all are given explicitly.
 ALLOWED = (
     "imgsz", "batch", "close_mosaic", "augmentations", "time", "freeze", "val", "channels_last", "distill_model",
@@ -153,6 +153,7 @@ def refuse(host: Any, point: ResumePoint, facts: Mapping[str, Any], given: Mappi
             f"resume: device={device!r} trains in processes of their own, which cannot be resumed exactly;"
             ' take one device, or resume by Ultralytics: YOLO("path/to/last.pt").train(resume=True)'
         )
+    check_buildable(point.saved, facts)
     lines = differences(host, facts)
     if lines:
         listed = "\n  ".join(lines)

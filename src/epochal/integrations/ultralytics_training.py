@@ -22,6 +22,7 @@ from epochal.integrations.ultralytics_names import aliases, named_losses, valida
 from epochal.integrations.ultralytics_native import switch_off_replaced
 from epochal.integrations.ultralytics_predictions import ValidationBatch
 from epochal.integrations.ultralytics_resume import mark_ended
+from epochal.integrations.ultralytics_rollback import DOOR, GoingBack
 from epochal.integrations.ultralytics_state import parts
 from epochal.integrations.ultralytics_trial import UltralyticsTrial
 from epochal.runs.folder import RunFolder
@@ -50,6 +51,7 @@ class Training:
     ) -> None:
         self.run, self.trainer, self.watch, self.resumption = run, trainer, watch, resumption
         self.exact = ExactState(trainer, given)
+        self.back = GoingBack(run.engine, self.exact)
         self.engine = run.engine
         self.outer = sys.exc_info()[1]  # what was being handled when train() was called is no error of this training
         self.undo: list[Callable[[], None]] = []
@@ -67,7 +69,7 @@ class Training:
         run, engine, resumption = self.run, self.engine, self.resumption
         store = CheckpointStore(folder.path / FOLDER) if resumption is None else resumption.point.store
         run.folder, run.checkpoint_store = folder, store
-        engine.rate_host = None
+        engine.rate_host = engine.rewind = None
         engine.restorer = self.restore
         engine.saver = RunSaver(run, store, partial(parts, self.exact), resumes="epoch")
         engine.rank, engine.world_size = max(int(os.environ.get("RANK", "-1")), 0), max(self.trainer.world_size, 1)
@@ -118,6 +120,10 @@ class Training:
         self.wrap(trainer, "preprocess_batch", self.showing_batch)
         self.wrap(trainer, "optimizer_step", self.closing_group)
         self.wrap(trainer, "validate", self.measuring)
+        if self.back.can():
+            engine.rewind = self.back.rewind
+            self.wrap(trainer, "validate", self.back.validating)
+            self.wrap(trainer, DOOR, self.back.recovering)
         self.wrap(trainer, "final_eval", stripping)
         self.undo += [own_files(trainer), self.exact.remove]
         self.wrap(trainer.validator, "preprocess", self.showing_val_batch)
@@ -128,8 +134,7 @@ class Training:
 
     def go_on(self, resumption: "Resumption") -> None:
         """Everything has the checkpoint's state; the loop's own beginning, which comes now, undoes some of it."""
-        self.exact.restore_objects(resumption.point.saved)
-        self.exact.waiting = resumption.point.saved
+        self.exact.resume(resumption.point.saved)
         for name in ("model", "resume"):  # they named last.pt while the trainer was made
             setattr(self.trainer.args, name, resumption.facts["args"][name])
         if self.engine.rates.active:
@@ -190,6 +195,8 @@ class Training:
                 self.engine.fitness_rule.native = float(fitness)
                 self.end_validation(metrics)
                 self.take_stop()
+                if self.back.serve():
+                    return self.trainer.metrics, self.trainer.fitness
             return result
 
         return validate
@@ -230,7 +237,8 @@ class Training:
             engine.groups.give_up()
             self.exact.steps.forget()
         self.batch, self.coming = -1, False
-        self.exact.epoch_start()
+        last = len(trainer.train_loader)
+        self.exact.epoch_start([batch for batch in range(last) if engine.rollbacks.skips(trainer.epoch, batch)])
         engine.num_epochs = trainer.epochs
         engine.epoch_start(trainer.epoch, len(trainer.train_loader))
 
@@ -250,6 +258,8 @@ class Training:
         engine = self.engine
         if engine.in_batch:
             self.end_batch()
+        if not engine.in_epoch:
+            return  # it was given up
         engine.log({f"lr/{group}": rate for group, rate in self.run.lr.items()})
         engine.train_epoch_end()
         self.take_stop()
@@ -285,6 +295,7 @@ class Training:
         self.note_native_stop()
         self.note_resumable()
         self.engine.epoch_end()
+        self.back.refuse()
         self.take_stop()
         if self.engine.requests.stops and not (trainer.last.exists() or trainer.best.exists()):
             trainer.save_model()  # with save=False only a last planned epoch is saved, and train() needs a file
@@ -316,6 +327,8 @@ class Training:
         self.exact.steps.close()
         self.log_losses()
         engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
+        if self.back.serve():
+            return
         if engine.requests.stops and not engine.groups.held and engine.world_size == 1:
             engine.epoch_cut = self.batch + 1 < len(trainer.train_loader)
             trainer.stop = True
