@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from epochal.conditions.schedule import Elapsed, Every
     from epochal.conditions.spike import Spike
     from epochal.core.callback import Callback
-    from epochal.core.errors import EpochalError, MetricNotFound
+    from epochal.core.errors import EpochalError, MetricNotFound, Preempted
     from epochal.core.run import Run
     from epochal.integrations.attach import attach
     from epochal.integrations.pytorch import Loop
@@ -80,6 +80,7 @@ _HOMES = {
     "NonFinite": "conditions.level",
     "Plateau": "conditions.plateau",
     "PredictionPlots": "callbacks.prediction_plots",
+    "Preempted": "core.errors",
     "Profile": "callbacks.profile",
     "Progress": "callbacks.progress",
     "ProgressQuotient": "conditions.prechelt",
@@ -133,6 +134,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "NonFinite",
     "Plateau",
     "PredictionPlots",
+    "Preempted",
     "Profile",
     "Progress",
     "ProgressQuotient",

@@ -34,7 +34,8 @@ class SaveOnException(Callback):
 
     The checkpoint's reason names the error. What fails in the middle of an epoch leaves a state for export and rescue
     (``epochal.checkpoint(run, "last")``), from which no training goes on exactly: a resume takes the newest checkpoint
-    between two epochs. A second Ctrl-C while it is written gives it up, and leaves the others as they are.
+    between two epochs. Ctrl-C saves by itself once the batch is done (docs/preemption.md), and is saved only once, and not
+    at all where a training cannot go on from there but from an older checkpoint. A second Ctrl-C while it is written gives it up, and leaves the others as they are.
     """
 
     guarded = True
@@ -67,7 +68,7 @@ class SaveOnException(Callback):
 
     def on_exception(self, run: "Run") -> None:
         """Ask for a checkpoint, if it is one of those errors."""
-        if self.began and isinstance(run.error, self.errors):
+        if self.began and isinstance(run.error, self.errors) and not run.engine.requests.left:
             text = str(run.error).strip().partition("\n")[0][:LONGEST]
             run.request_save(type(run.error).__name__ + (f": {text}" if text else ""))
 

@@ -11,6 +11,7 @@ from epochal.conditions.arguments import check_amount
 from epochal.core.callback import Callback
 from epochal.core.errors import MissingExtra
 from epochal.core.log import log
+from epochal.core.preemption import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +77,7 @@ class SystemStats(Callback):
         """End the thread."""
         sampling, self.sampling = self.sampling, None
         if sampling is not None:
-            sampling.end()
+            sampling.end(within(run.engine, LAST))
 
 
 class Sampling:
@@ -109,10 +110,10 @@ class Sampling:
         while self.waiting:
             run.log(self.waiting.popleft())
 
-    def end(self) -> None:
-        """End the thread, unless a driver holds it."""
+    def end(self, limit: float) -> None:
+        """End the thread, unless a driver holds it longer than so many seconds."""
         self.over.set()
-        self.thread.join(LAST)
+        self.thread.join(limit)
 
 
 def machine(place: Path) -> "Callable[[], dict[str, float]]":

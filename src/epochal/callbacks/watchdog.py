@@ -16,6 +16,7 @@ from epochal.conditions.arguments import check_amount
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError
 from epochal.core.log import log
+from epochal.core.preemption import within
 from epochal.runs.folder import free_file
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Watchdog(Callback):
         watch, self.watch = self.watch, None
         if watch is not None:
             watch.over.set()
-            watch.thread.join(LAST)
+            watch.thread.join(within(run.engine, LAST))
 
 
 class Silence:

@@ -14,6 +14,7 @@ from epochal.conditions.arguments import check_amount, check_count
 from epochal.core.background import Background
 from epochal.core.host import Predictions
 from epochal.core.log import log
+from epochal.core.preemption import within
 from epochal.loggers.files import replace
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class WritePredictions(OfValidation):
         """Write what waits, within the limit, and say what was lost."""
         super().teardown(run)
         session, self._session = self._session, None
-        said = None if session is None else session.close()
+        said = None if session is None else session.close(within(run.engine, LIMIT))
         if said is not None:
             run.engine.notes.append(said)
             log().warning("%s", said)
@@ -162,14 +163,14 @@ class Session:
             self.file.lost.append(name)
         self.count = 0
 
-    def close(self) -> str | None:
-        """End, and say what was lost, if anything."""
-        ended = self.background.close(limit=LIMIT)
+    def close(self, limit: float) -> str | None:
+        """End within so many seconds, and say what was lost, if anything."""
+        ended = self.background.close(limit=limit)
         lost, error = self.file.lost, self.file.error or self.background.error
         if ended and not lost and error is None:
             return None
         why = f" ({type(error).__name__}: {error})" if error is not None else ""
-        late = "" if ended else f"; writing did not end within {LIMIT:g} s"
+        late = "" if ended else f"; writing did not end within {limit:.3g} s"
         return f"{self.name}: {len(lost)} of its files not written{why}{late}"
 
 

@@ -9,14 +9,17 @@ from epochal.core.dispatch import BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
 from epochal.core.groups import Groups
 from epochal.core.host import Predictor, RateHost, Record, Saver, Trial
+from epochal.core.inside import go_inside, inside_state, metrics_state, restore_metrics
 from epochal.core.log import log
 from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
 from epochal.core.moment import Ended, Moment
+from epochal.core.preemption import agree, leave, watch
 from epochal.core.rates import Rates
 from epochal.core.requests import Requests
 from epochal.core.rollback import Rollbacks
 from epochal.core.row import Row
-from epochal.core.saving import save
+from epochal.core.saving import flush, save, settle
+from epochal.core.serving import serve
 from epochal.core.tensors import scalar
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class Engine:
         self.fitness_rule = fitness
         self.rate_host: RateHost | None = None
         self.saver: Saver | None = None
+        self.copying: Callable[[], None] | None = None  # waits until a state that is being copied is whole
         self.predicted: Predictor | None = None  # of the validation batch that is ending
         self.trial: Trial | None = None  # how a copy of the model is trained, where the trainer shows it
         self.restorer: Callable[[Any], None] | None = None  # how a saved model is loaded, where load_into is not enough
@@ -49,6 +53,7 @@ class Engine:
         self.optimizer: Any = None
         self.trainer: Any = None
         self.rank, self.world_size = 0, 1
+        self.agree: Callable[[int], int] | None = None  # the highest of all ranks' numbers
         self.active = False
         self.slots = slots = self.dispatcher.slots
         self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
@@ -84,6 +89,8 @@ class Engine:
         self.data = self.outputs = None
         self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
+        self.saves_wait = False  # the user's code in the body of a batch has not run to its end
+        self.reentry: Mapping[str, Any] | None = None  # the state in which an epoch may begin again
         self.groups = Groups()
         self.scopes: list[str] = []  # what has started and not ended, the innermost last
         self.started = time.monotonic()
@@ -145,19 +152,8 @@ class Engine:
         if self.policies.calls:
             now = self.moment(ended, settled)
             self.policies.ask(self.run, now)
-        if not self.requests.waiting:
-            return
-        self.requests.waiting = False
-        if self.requests.rates:
-            self.apply_rates()
-        if self.requests.saves:
-            # Ranks agree at epoch ends only; and after the last batch that end is near, and a point to resume from.
-            if self.requests.rollbacks:
-                self.requests.take_saves()  # what is about to be given up is not kept
-            elif ended != "epoch" and (self.world_size > 1 or self.batches_done):
-                self.requests.waiting = True
-            else:
-                save(self, now or self.moment(ended, settled))
+        if self.requests.waiting:
+            serve(self, now, ended, settled)
 
     def moment(self, ended: Ended, settled: Mapping[str, float] | None) -> Moment:
         """Describe this safe point to the conditions."""
@@ -190,6 +186,7 @@ class Engine:
         self.in_training = True
         self.scopes.append("train")
         self.started = time.monotonic()
+        watch(self)
         self.run.roster.tell_differences()
         self.fire("on_train_start")
 
@@ -199,6 +196,8 @@ class Engine:
         self.in_epoch, self.batches_done, self.epoch_cut = True, False, False
         self.fitness_rule.validated = False
         self.metrics.begin_epoch()
+        go_inside(self, self.reentry)
+        self.reentry = None
         self.scopes += ("epoch", "batches")
         self.fire("on_train_epoch_start")
 
@@ -249,6 +248,7 @@ class Engine:
 
     def train_epoch_end(self) -> None:
         """``on_train_epoch_end``: train metrics are the epoch's means from here on."""
+        settle(self)
         self.batches_done = True
         self.scopes.pop()
         self.drain()
@@ -272,6 +272,7 @@ class Engine:
 
     def val_start(self, num_val_batches: int | None = None) -> None:
         """``on_val_start``; outside an epoch it is a validation that decides nothing."""
+        settle(self)
         self.in_validation, self.num_val_batches, self.val_batch = True, num_val_batches, 0
         self.scopes.append("validation")
         self.fire("on_val_start")
@@ -290,6 +291,8 @@ class Engine:
         self.fire("on_val_batch_end")
         self.in_val_batch = False
         self.data = self.outputs = None
+        if self.requests.signals:
+            leave(self, Moment("validation", self.epoch, None, self.step))
 
     def val_end(self) -> None:
         """``on_val_end``; inside an epoch what the validation logged settles and the policies are asked."""
@@ -319,6 +322,7 @@ class Engine:
         self.history[-1] = self.metrics.history_row()
         settled = self.fitness_rule.settle(self.metrics, validation=False)
         self.in_epoch, self.next_epoch = False, self.epoch + 1
+        agree(self)
         self.safe_point("epoch", settled)
 
     def measure_fitness(self) -> None:
@@ -327,6 +331,7 @@ class Engine:
 
     def abort_epoch(self) -> None:
         """``on_train_epoch_abort``: the epoch is given up; what it measured does not count."""
+        settle(self)
         self.in_batch = self.in_val_batch = self.in_validation = self.in_epoch = False
         if "epoch" in self.scopes:  # else it is given up at its end
             del self.scopes[self.scopes.index("epoch") :]
@@ -340,12 +345,14 @@ class Engine:
         self.end_reason = self.end_reason or ("stopped" if self.requests.stops else "completed")
         self.in_training = False
         self.scopes.clear()
+        flush(self)  # callbacks look for the best checkpoint
         self.fire("on_train_end")
         if self.requests.saves:
             save(self, self.moment("epoch", None))
 
     def restore(self, saved: Any) -> None:
         """Load a checkpoint's model into the model in use."""
+        settle(self)
         if self.restorer is not None:
             self.restorer(saved)
         else:
@@ -368,6 +375,8 @@ class Engine:
             "groups": self.groups.state_dict(),
             "rates": self.rates.state_dict(),
             "rollbacks": self.rollbacks.state_dict(),
+            "metrics": metrics_state(self.metrics),
+            "inside": inside_state(self),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -380,5 +389,7 @@ class Engine:
         self.rates.load_state_dict(state["rates"])
         if "rollbacks" in state:  # not there before version 0.4
             self.rollbacks.load_state_dict(state["rollbacks"])
+        restore_metrics(self.metrics, state.get("metrics", {}))
+        self.reentry = state
         if self.rates.active:
             self.take_over_rates()

@@ -98,6 +98,29 @@ class CheckpointError(EpochalError, RuntimeError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class Preempted(SystemExit):
+    """A training was ended by a signal, SIGTERM or SIGUSR1; unhandled, the process ends with 128 + its number.
+
+    It is no ``Exception``, so that no ``except Exception`` lets a script go on by mistake.
+
+    >>> from signal import SIGTERM
+    >>> Preempted(SIGTERM).code, str(Preempted(SIGTERM))
+    (143, 'SIGTERM')
+    """
+
+    def __init__(self, number: int) -> None:
+        from signal import Signals
+
+        super().__init__(number)
+        self.signal, self.code = Signals(number), 128 + number
+
+    def __str__(self) -> str:
+        return self.signal.name
+
+    def __repr__(self) -> str:
+        return f"Preempted({self.signal.name})"
+
+
 class MissingExtra(EpochalError, ImportError):
     """A package is needed that an extra of Epochal brings."""
 

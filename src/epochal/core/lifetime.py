@@ -8,6 +8,8 @@ from epochal.core import debug
 from epochal.core.errors import AttachError
 from epochal.core.log import log
 from epochal.core.moment import Moment
+from epochal.core.preemption import for_checkpoints, out_of_time, overdue, unwatch
+from epochal.core.saving import close as close_saver
 from epochal.core.saving import save
 from epochal.core.summary import Summary
 
@@ -81,16 +83,23 @@ def finish(run: "Run", error: BaseException | None = None) -> None:
         engine.error, engine.end_reason = error, end_reason(error)
         raised += close_failed(engine)
         raised.append(engine.slot("on_exception").fire_all(run))
-        if engine.requests.saves:
+        if engine.requests.saves and not out_of_time(engine):
             try:
                 save(engine, Moment("epoch", engine.epoch, None, engine.step))
             except BaseException as failed:
                 raised.append(failed)
     engine.end_reason = engine.end_reason or "completed"
-    raised += teardown(run)
-    close(run)
+    raised += close_saver(engine, for_checkpoints(engine))
+    try:
+        raised += teardown(run)
+    finally:
+        close(run)
     tell(run)
     errors = [one for one in raised if one is not None]
+    late = overdue(engine, error)
+    if late is not None and (error or errors):
+        raise late from (error or errors[0])
+    engine.parting[:0] = [late] if late is not None else []
     if error is None and errors:
         for other in errors[1:]:
             errors[0].add_note(f"then: {other!r}")
@@ -139,6 +148,7 @@ def close(run: "Run") -> None:
     if engine.grammar_watch is not None:
         engine.grammar_watch.remove()
         engine.grammar_watch = None
+    unwatch(engine)
     run.roster.release()
     engine.in_training = engine.in_epoch = engine.in_batch = engine.in_validation = engine.in_val_batch = False
     engine.data = engine.outputs = engine.predicted = engine.trial = None

@@ -12,6 +12,7 @@ from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError
 from epochal.core.host import Record
 from epochal.core.metrics import At
+from epochal.core.preemption import within
 from epochal.loggers.worker import Limits, Outcome, Worker, Writer
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Logger(Callback):
     - "params": hyper-parameters; "image": name -> array or path
 
     Options: ``keep_native`` keeps the trainer's own integration for the same destination running; ``flush_limit`` is
-    how many seconds the end of a training may wait for what is not written yet.
+    how many seconds the end of a training may wait for what is not written yet, fewer after a signal.
 
     >>> class PrintLogger(Logger):
     ...     def open(self, about):
@@ -223,7 +224,7 @@ class Session:
         if self.finals:
             values = {name: self.engine.metrics.measured(name).value for name in self.finals}
             worker.put(Record("final", values, At(self.engine.epoch, None, self.engine.step), time.time()))
-        limit = self.owner.flush_limit
+        limit = within(self.engine, self.owner.flush_limit)
         said = told(worker.name, worker.close(end_reason, limit=limit), limit)
         if said is not None:
             self.engine.notes.append(said)
