@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epochal.core.errors import CheckpointError, EpochalError, nearest
+from epochal.commands.export import Kind
+from epochal.commands.find import run_folder, run_name, store_folder
+from epochal.core.errors import CheckpointError, EpochalError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-    from epochal.checkpointing.store import SavedCheckpoint
 
 app = typer.Typer(
     help="One callback system for every trainer.",
@@ -21,6 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, the name of one in runs/, or latest.")]
 
 
 class Task(StrEnum):
@@ -73,24 +76,55 @@ def doctor() -> None:
 
 @app.command()
 def checkpoints(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, the name of one in runs/, or latest.")],
+    run: Run,
     verify: Annotated[bool, typer.Option(help="Read every file again and compare checksums.")] = False,
 ) -> None:
     """List the checkpoints of a run: when and why they were saved, with which metrics, how large."""
-    from epochal.checkpointing.layout import FOLDER
-    from epochal.checkpointing.listing import read_listing
+    from epochal.commands.checkpoints import look, show
 
-    folder = _run_folder(run)
-    listing = read_listing(folder / FOLDER if (folder / FOLDER).is_dir() else folder)
-    damaged = {path.name: str(verdict) for path, verdict in listing.damaged.items()}
-    if verify:
-        damaged |= {one.path.name: str(verdict) for one in listing.saved if not (verdict := one.verify())}
-    if not (listing.saved or damaged):
+    folder = run_folder(run)
+    found = look(store_folder(folder), read_again=verify)
+    if not (found.saved or found.damaged or found.aside):
         raise CheckpointError(f"{folder} holds no committed checkpoint")
-    _print_checkpoints(listing.saved, damaged, verify)
-    if damaged:
-        told = "\n".join(f"  {name}: {why}" for name, why in damaged.items())
-        raise CheckpointError(f"{len(damaged)} of {folder} cannot be used\n{told}")
+    show(found, _console())
+    if found.damaged:
+        raise CheckpointError(f"{len(found.damaged)} of {folder} cannot be used: {', '.join(found.damaged)}")
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[Kind, typer.Option(help="A torch state_dict, a safetensors file, or a file for YOLO(...).")],
+    which: Annotated[str, typer.Option(help="best (by fitness), last, or the name of a checkpoint.")] = "best",
+    part: Annotated[str, typer.Option(help="The part of the state; a YOLO run's model is the averaged one.")] = "model",
+    out: Annotated[Path | None, typer.Option(help="The file to write; else RUN-WHICH with its usual ending.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write the weights of a checkpoint as one file of a usual kind."""
+    from epochal.commands.export import export as write
+    from epochal.runs.folder import MARK
+
+    folder = run_folder(run)
+    print(write(folder, to, which=which, part=part, out=out, force=force, name=run_name(folder / MARK)))
+
+
+@app.command()
+def resume(
+    run: Run,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Start a training again with the command that started it, to go on from its newest checkpoint."""
+    from epochal.commands.resume import restart, start
+
+    again = restart(run_folder(run))
+    print(f"goes on from  {again.point}")
+    print(f"in            {again.directory}")
+    print(f"runs          {again.line}")
+    if again.newer is not None:
+        print(f"note          {again.newer} is newer: a script that says resume=True goes on with that one")
+    if yes or typer.confirm("Run it?"):
+        start(again)
+    raise typer.Exit(1)
 
 
 @app.command()
@@ -123,53 +157,6 @@ def _table(*columns: str) -> "Table":
     from rich.table import Table
 
     return Table(*columns, box=box.SIMPLE_HEAD)
-
-
-def _run_folder(run: Path) -> Path:
-    """Return the folder of a run that is told by its path, by its name below `runs`, or as `latest`."""
-    if run.is_dir():
-        return run
-    marks = sorted(Path("runs").rglob("run.json"), key=lambda mark: mark.stat().st_mtime)
-    if str(run) == "latest" and marks:
-        return marks[-1].parent
-    known = {name: mark.parent for mark in marks for name in (mark.parent.name, run_name(mark))}
-    if run.name in known:
-        return known[run.name]
-    guess = nearest(run.name, known)
-    hint = f"; did you mean {guess}?" if guess else f" among the {len(known)} in runs/"
-    raise CheckpointError(f"there is no run {run}: neither a folder here nor a name{hint}")
-
-
-def run_name(mark: Path) -> str:
-    """Return a run's name as its mark tells it: the folder of a YOLO run is always called epochal."""
-    import json
-
-    try:
-        return str(json.loads(mark.read_text(encoding="utf-8"))["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return mark.parent.name
-
-
-def _print_checkpoints(saved: "list[SavedCheckpoint]", damaged: dict[str, str], verify: bool) -> None:
-    """Print two lines for each: which, how good, how large; and under it why it was saved, with which metrics."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 3))
-    for one in saved:
-        manifest = one.manifest
-        fitness = "" if manifest.fitness is None else f"fitness {manifest.fitness:.4g}"
-        state = "[red]damaged[/]" if one.path.name in damaged else "[green]verified[/]" if verify else "committed"
-        table.add_row(f"[bold]{manifest.name}[/]", fitness, f"{manifest.size / 1e6:.2f} MB", state)
-    for name in sorted(damaged.keys() - {one.path.name for one in saved}):
-        table.add_row(f"[bold]{name}[/]", "", "", "[red]damaged[/]")
-    console = _console()
-    console.print(table)
-    for one in saved:
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(one.manifest.metrics.items()))
-        console.print(f"\n[bold]{one.manifest.name}[/]: {one.manifest.reason or 'asked for'}", highlight=False)
-        console.print(f"  {metrics or 'no metrics'}", style="dim", highlight=False)
-        if not one.manifest.resume_point:
-            console.print("  for export and rescue, not to resume from", style="dim", highlight=False)
 
 
 if __name__ == "__main__":

@@ -75,9 +75,23 @@ def test_what_is_no_checkpoint_is_an_error_in_words(make, said, tmp_path):
         checkpoint(tmp_path / "x")
 
 
-def test_wrong_arguments_are_errors(tmp_path):
-    with pytest.raises(ArgumentError, match="which='newest'"):
-        checkpoint(tmp_path, "newest")
+def test_one_can_be_opened_by_its_name(run):
+    assert checkpoint(run, "epoch-0001-step-000001").manifest.epoch == 1
+    with pytest.raises(ArgumentError, match=r"which='epoch-0001'.*did you mean epoch-0001-step-000001\?"):
+        checkpoint(run, "epoch-0001")
+
+
+def test_a_damaged_one_is_named_with_what_is_wrong(run):
+    (run / "checkpoints" / "epoch-0001-step-000001" / "COMMIT").unlink()
+    with pytest.raises(CheckpointError, match="COMMIT is missing"):
+        checkpoint(run, "epoch-0001-step-000001")
+
+
+def test_wrong_arguments_are_errors(run):
+    with pytest.raises(ArgumentError, match=r"which='newest'.*epoch-0002-step-000002"):
+        checkpoint(run, "newest")
+    with pytest.raises(ArgumentError, match="which=3"):
+        checkpoint(run, 3)
     with pytest.raises(ArgumentError, match="not int"):
         checkpoint(3)
 

@@ -34,6 +34,7 @@ def test_nothing_is_made_before_the_first_file(tmp_path):
     folder.make()
     mark = json.loads((tmp_path / "runs" / "a" / MARK).read_text())
     assert (mark["name"], mark["base"], mark["pid"]) == ("a", "a", os.getpid())
+    assert (mark["command"], mark["directory"]) == (sys.orig_argv[1:], os.getcwd())
     assert [path.name for path in (tmp_path / "runs" / "a").iterdir()] == [MARK]
 
 
@@ -49,6 +50,7 @@ def test_the_folder_stays_where_it_was_when_the_script_changes_its_directory(tmp
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert folder.make() == tmp_path / "runs" / "a"
+    assert json.loads((folder.path / MARK).read_text())["directory"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

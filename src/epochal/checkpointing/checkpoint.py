@@ -8,13 +8,13 @@ from epochal.checkpointing.listing import Listing, is_checkpoint, read_listing
 from epochal.checkpointing.retention import ranked
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.checkpointing.verify import verify
-from epochal.core.errors import ArgumentError, CheckpointError
+from epochal.core.errors import ArgumentError, CheckpointError, nearest
 
-Which = Literal["best", "last"]
+Which = Literal["best", "last"] | str  # or the name of one
 
 
 def checkpoint(path_or_run: Any, which: Which = "best") -> SavedCheckpoint:
-    """Open a checkpoint of a run, verified: the best by fitness, or the last.
+    """Open a checkpoint of a run, verified: the best by fitness, the last, or the one of a name.
 
     >>> import tempfile
     >>> from epochal.checkpointing.store import CheckpointStore
@@ -23,12 +23,14 @@ def checkpoint(path_or_run: Any, which: Which = "best") -> SavedCheckpoint:
     ...     _ = store.save({"model": {"w": epoch}}, epoch=epoch, step=epoch, fitness=fitness)
     >>> checkpoint(store.directory).load("model"), checkpoint(store.directory, "last").load("model")
     ({'w': 1}, {'w': 2})
+    >>> checkpoint(store.directory, "epoch-0000-step-000000").load("model")
+    {'w': 0}
 
     ``path_or_run`` is a run (anything with ``.dir``), the folder of a run, of its checkpoints, or of one checkpoint.
     `CheckpointError` when there is none, or when it is damaged.
     """
-    if which not in ("best", "last"):
-        raise ArgumentError(f"which={which!r} is neither 'best' nor 'last'")
+    if not isinstance(which, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"which={which!r} is neither 'best' nor 'last' nor the name of a checkpoint")
     path = _folder(path_or_run)
     if is_checkpoint(path):
         return _open(path)
@@ -36,7 +38,9 @@ def checkpoint(path_or_run: Any, which: Which = "best") -> SavedCheckpoint:
     listing = read_listing(directory)
     if not listing.saved:
         raise CheckpointError(_nothing(directory, listing))
-    return _open((listing.saved[-1] if which == "last" else _best(directory, listing)).path)
+    if which == "last":
+        return _open(listing.saved[-1].path)
+    return _open(_best(directory, listing) if which == "best" else _named(directory, listing, which))
 
 
 def _folder(path_or_run: Any) -> Path:
@@ -57,13 +61,21 @@ def _open(path: Path) -> SavedCheckpoint:
     return SavedCheckpoint(path, verdict.manifest)
 
 
-def _best(directory: Path, listing: Listing) -> SavedCheckpoint:
+def _named(directory: Path, listing: Listing, name: str) -> Path:
+    names = [one.path.name for one in listing.saved]
+    if name in (*names, *(path.name for path in listing.damaged)):
+        return directory / name
+    guess = nearest(name, names) or ", ".join(names[-3:])
+    raise ArgumentError(f"which={name!r} is neither 'best' nor 'last' nor in {directory}; did you mean {guess}?")
+
+
+def _best(directory: Path, listing: Listing) -> Path:
     order = ranked([one.manifest for one in listing.saved])
     name = order[0].name if order else read_pointer(directory / "best")
     found = [one for one in listing.saved if one.manifest.name == name]
     if not found:
         raise CheckpointError(f"no checkpoint in {directory} has a fitness, so none is best: checkpoint(..., 'last')")
-    return found[0]
+    return found[0].path
 
 
 def read_pointer(path: Path) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from epochal.core.errors import ArgumentError, CheckpointError
+from epochal.runs.command import recorded
 
 MARK = "run.json"
 
@@ -46,6 +47,7 @@ class RunFolder:
         if name is not None and (not name or name == ".." or Path(name).name != name):
             raise ArgumentError(f"name={name!r} must be one folder's name, without a path; the path goes into dir=")
         self.parent, self.fresh = Path(parent).absolute(), fresh
+        self.command = recorded()  # now: a script may change its directory before the first file is written
         self.base = name or default_name()
         self.path = self.parent / self.base
         self.made = False
@@ -60,7 +62,7 @@ class RunFolder:
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
             about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat(), "pid": os.getpid()}
-            about["command"] = " ".join(sys.argv)
+            about |= self.command
             try:
                 with (self.path / MARK).open("x", encoding="utf-8") as mark:
                     mark.write(json.dumps(about, indent=2) + "\n")
