@@ -33,9 +33,13 @@ class Averaging(Callback, ABC):
 
         self.averaged = AveragedModel(torch_module(run.model, run.label(self)), **options)
         self.module = self.averaged.module
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Put what a checkpoint brought into the copy."""
         if self.updates:
             self.module.load_state_dict(self.loaded)
-            self.averaged.n_averaged.fill_(self.updates)
+        self.averaged.n_averaged.fill_(self.updates)
         self.loaded = {}
 
     def update(self, run: "Run") -> None:
@@ -71,9 +75,12 @@ class Averaging(Callback, ABC):
         return {"updates": self.updates, "weights": dict(weights) if self.updates else {}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the average back; it is put into a copy of the model when the training starts."""
-        self.module = None
+        """Take the average back; it is put into a copy of the model when the training starts, or at once in one."""
         self.updates, self.loaded = state["updates"], state["weights"]
+        if self.averaged is None:
+            self.module = None
+        else:
+            self.put_back()
 
 
 def tensors(module: Any) -> Iterator[Any]:

@@ -80,8 +80,7 @@ class GradientAccumulation(Callback):
         self.run, run.engine.groups.planned = run, self.size
         self.update_due = self.hinted = False
         self.groups = {id(one): GradientGroup(one) for one in optimizers}
-        for group, state in zip(self.groups.values(), self.saved, strict=False):
-            group.load_state_dict(state)
+        self.put_back()
         for group in self.groups.values():
             self.methods.append(Method(group.optimizer, "step", group.method(self.step)))
             self.methods.append(Method(group.optimizer, "zero_grad", group.method(self.zero_grad)))
@@ -91,6 +90,11 @@ class GradientAccumulation(Callback):
             for method in ("step", "unscale_", "update"):
                 self.methods.append(Method(scaler, method, getattr(self, f"scaler_{method}")))
         self.tell()
+
+    def put_back(self) -> None:
+        """Let the groups stand where a checkpoint left them: at their start where it knows of none."""
+        for index, group in enumerate(self.groups.values()):
+            group.load_state_dict(self.saved[index] if index < len(self.saved) else {"batches": 0})
 
     def due(self, group: GradientGroup) -> bool:
         """Say whether the step of this batch is to be done."""
@@ -196,17 +200,19 @@ class GradientAccumulation(Callback):
         run.engine.groups.planned, run.engine.groups.held = None, False
 
     def states(self) -> list[dict[str, Any]]:
-        """Return the gradients that are held, per optimizer; nothing where none are."""
+        """Return how many batches are held, per optimizer; nothing where none are."""
         states = [group.state_dict() for group in self.groups.values()]
         return states if any(state["batches"] for state in states) else []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the gradients that wait for more batches of their group, where an epoch may end with some."""
+        """Return how many batches wait for more of their group; the loop's own state holds their gradients."""
         return {"groups": self.states() if self.groups else list(self.saved)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back gradients that waited; they are put in place when the training starts."""
+        """Take it back, at once in a training, else when it starts."""
         self.saved = list(state["groups"])
+        self.put_back()
+        self.tell()
 
 
 def check_schedule(batches: int | Mapping[int, int]) -> dict[int, int]:

@@ -86,18 +86,14 @@ class GradientGroup:
                 one.div_(number)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the gradients that are held, by the position of their parameters."""
-        held = enumerate(self.parameters()) if self.batches else ()
-        return {
-            "batches": self.batches,
-            "gradients": {str(index): one.grad.detach() for index, one in held if one.grad is not None},
-        }
+        """Return how many batches are held; their gradients are in the loop's own state."""
+        return {"batches": self.batches}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put the gradients back."""
+        """Go on with the gradients that the loop has put back."""
         self.batches = state["batches"]
         for index, parameter in enumerate(self.parameters()):
-            gradient = state["gradients"].get(str(index))
+            gradient = state.get("gradients", {}).get(str(index))  # checkpoints before version 0.4 hold them here
             if gradient is not None:
                 parameter.grad = gradient.to(parameter.device, parameter.dtype, copy=True)
         self.note()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from epochal.checkpointing.capture import random_state, same_random_state
+from epochal.checkpointing.capture import random_state, restore_random_state, same_random_state
 from epochal.data.order import kind_of, length_of
 
 LeftOut = Callable[[int], bool]
@@ -38,9 +38,7 @@ def open_at(
         loader.set_epoch(epoch)
         return Opening(loader.batches_from(start, left_out), "by its indices")
     if kind == "stateful":
-        if state is not None:
-            loader.load_state_dict(state)
-        iterator = iter(loader)
+        iterator = iter(loader) if state is None else loaded(loader, state)
         return Opening(numbered(iterator, start, left_out, lambda: next(iterator)), "by its own state")
     if kind == "torch" and start and loader.num_workers and start == length_of(loader):
         return Opening(iter(()), "at its end", doubt_of(loader))
@@ -51,6 +49,19 @@ def open_at(
     if drawn and not doubt:
         doubt = "it draws from the global random generators batch by batch: exact only if it keeps nothing it has drawn"
     return Opening(numbered(iterator, start, left_out, skip), how, doubt)
+
+
+def loaded(loader: Any, state: Mapping[str, Any]) -> Iterator[Any]:
+    """Return the iterator of a torchdata loader that goes on from a state, drawing what one without would draw."""
+    import torch
+
+    random = random_state()
+    loader.load_state_dict(state)
+    iterator = iter(loader)  # one more is made inside, if the state is an epoch's end
+    restore_random_state(random)
+    if loader.generator is None and not (loader.num_workers and loader.persistent_workers):
+        torch.empty((), dtype=torch.int64).random_()  # the seed of its workers
+    return iterator
 
 
 def numbered(

@@ -6,7 +6,7 @@ from typing import Any
 
 from epochal.checkpointing.capture import random_state, restore_random_state
 from epochal.core.log import log
-from epochal.data.opening import LeftOut, Opening, open_at
+from epochal.data.opening import LeftOut
 from epochal.data.order import order_differences, order_of, order_text
 from epochal.data.sources import Sources
 
@@ -99,25 +99,21 @@ class Position:
         sources = self.meet(f"train{len(self.readings)}", loader, saved)
         reading = Reading(loader, sum(one.taken for one in self.readings), sources)
         self.readings.append(reading)
-        left_out = None if skips is None else partial(left_out_of, skips, self.epoch or 0, reading.first)
+        epoch = self.epoch or 0
+        left_out = None if skips is None else partial(left_out_of, skips, epoch, reading.first)
         if saved is not None and not saved["over"] and self.differs(saved["order"], reading.order):
             saved, reading.anew = None, True
             self.to_later()
         if saved is None:
             reading.random, reading.before = random_state(), sources.states()
             reading.live_workers = sources.has_live_workers()
-            reading.batches = self.open(reading, left_out).batches
+            reading.batches = sources.open(epoch=epoch, left_out=left_out).batches
         elif saved["over"]:
             reading.taken, reading.over, reading.after = saved["taken"], True, saved["after"]
             restore_random_state(saved["after"])
         else:
             self.go_on(reading, saved, left_out)
         return reading
-
-    def open(self, reading: Reading, left_out: LeftOut | None) -> Opening:
-        """Return the batches of a loader from where it stands."""
-        own = reading.sources.own_state()
-        return open_at(reading.loader, reading.taken, epoch=self.epoch or 0, left_out=left_out, state=own)
 
     def go_on(self, reading: Reading, saved: Mapping[str, Any], left_out: LeftOut | None) -> None:
         """Come to where a loader was read to before: under the random state of then, and after it that of later."""
@@ -126,7 +122,7 @@ class Position:
         sources, later = reading.sources, reading.sources.states()
         restore_random_state(reading.random)
         sources.set(reading.before)
-        opening = self.open(reading, left_out)
+        opening = sources.open(reading.taken, epoch=self.epoch or 0, left_out=left_out)
         sources.set(later)
         self.to_later()
         reading.batches = opening.batches

@@ -5,6 +5,7 @@ from typing import Any
 
 from epochal.checkpointing.capture import random_state, restore_random_state
 from epochal.checkpointing.generators import named_generators, set_state, state_of
+from epochal.data.opening import LeftOut, Opening, open_at
 from epochal.data.order import kind_of
 
 
@@ -41,18 +42,10 @@ class Sources:
             if path in self.generators:
                 set_state(self.generators[path], state)
 
-    def own_state(self) -> Mapping[str, Any] | None:
-        """Return, once, what a loader with a state of its own has to load before it is read."""
+    def open(self, start: int = 0, *, epoch: int, left_out: LeftOut | None = None) -> Opening:
+        """Return the loader's batches from one on; a loader with a state of its own goes on where that says."""
         loading, self.loading = self.loading, None
-        return loading
-
-    def prepare(self, epoch: int) -> None:
-        """Make the loader ready to be read from its start."""
-        own = self.own_state()
-        if own is not None:
-            self.loader.load_state_dict(own)
-        if self.kind == "own":
-            self.loader.set_epoch(epoch)
+        return open_at(self.loader, start, epoch=epoch, left_out=left_out, state=loading)
 
     def has_live_workers(self) -> bool:
         """Say whether the loader has persistent workers that are running: a new iterator is made otherwise then."""

@@ -44,10 +44,8 @@ class Gradients:
 
     def stepped(self, optimizer: Any, *_: Any) -> None:
         """The gradients of an optimizer have been used."""
-        known = self.used.get(id(optimizer), (0, []))[1]
-        marks = [Mark(one.parameter, one.parameter.grad) for one in known]
-        if not marks or any(one.gradient is None for one in marks):
-            marks = [Mark(one, one.grad) for one in smallest(optimizer)]
+        known = {id(one.group): one.watched for one in self.used.get(id(optimizer), (0, []))[1]}
+        marks = [Mark(group, known.get(id(group))) for group in optimizer.param_groups]
         self.used[id(optimizer)] = self.batches(), marks
 
     def is_used(self, optimizer: Any) -> bool:
@@ -86,22 +84,25 @@ class Gradients:
 
 
 class Mark:
-    """One gradient as it is now, kept so that no other can take its place unseen."""
+    """What one group's gradients are now: one of them is watched, and kept so that no other takes its place unseen.
 
-    def __init__(self, parameter: Any, gradient: Any) -> None:
-        self.parameter, self.gradient = parameter, gradient
-        self.version = -1 if gradient is None else gradient._version
+    The smallest, since to look at all of them at every step would take too long.
+    """
+
+    def __init__(self, group: Mapping[str, Any], known: Any = None) -> None:
+        self.group, self.watched = group, known
+        if known is None or known.grad is None:
+            having = [one for one in group["params"] if one.grad is not None]
+            self.watched = min(having, key=lambda one: one.numel()) if having else None
+        self.gradient = None if self.watched is None else self.watched.grad
+        self.version = 0 if self.gradient is None else self.gradient._version
 
     def holds(self) -> bool:
-        """Say whether the gradient is the same, unchanged, or was dropped."""
-        gradient = self.parameter.grad
+        """Say whether no gradient was added since."""
+        if self.watched is None:
+            return all(one.grad is None for one in self.group["params"])
+        gradient = self.watched.grad
         return gradient is None or (gradient is self.gradient and gradient._version == self.version)
-
-
-def smallest(optimizer: Any) -> list[Any]:
-    """Return the smallest parameter with a gradient of each group: all of them at every step would take too long."""
-    having = [[one for one in group["params"] if one.grad is not None] for group in optimizer.param_groups]
-    return [min(parameters, key=lambda one: one.numel()) for parameters in having if parameters]
 
 
 def packed(gradient: Any) -> Any:

@@ -163,8 +163,7 @@ class LoopRun(Run):
         engine.num_val_batches = length_of(loader)
         sources = self.position.meet(f"val{self.validated_loaders} {order_text(order_of(loader))}", loader)
         self.validated_loaders += 1
-        sources.prepare(engine.epoch)
-        for number, data in enumerate(loader):
+        for number, data in sources.open(epoch=engine.epoch).batches:
             engine.val_batch_start(number, data)
             yield data
             if engine.in_val_batch:
