@@ -182,6 +182,7 @@ def test_it_goes_on_in_its_folder_and_ends_like_any_other(yolo, options, caplog)
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
     assert model.ckpt_path is None or Path(model.overrides["model"]) == save_dir / "weights" / "best.pt"
     assert type(run.trainer.last) is type(Path())
+    assert model.train.seen == {run.dir}
     assert "not exact" not in caplog.text
     assert "resume: exact: weights" in caplog.text
     assert not list(save_dir.rglob(".tmp-epochal*"))
@@ -414,6 +415,7 @@ def test_with_workers_the_order_is_exact_and_what_is_not_is_said(yolo, quick, ca
 # -- going back inside a training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_going_back_leaves_no_trace_but_what_was_asked_for(yolo, quick):
     """Back from a batch, a validation and the epoch in which mosaics close: all is trained again as it was."""
     options = quick(optimizer="AdamW", close_mosaic=1, batch=6, nbs=15, **{**LIVELY, "epochs": 3})

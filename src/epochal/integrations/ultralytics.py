@@ -171,6 +171,8 @@ class TrainEntry:
             raise
         finally:
             leave()
+        if self.run.folder is not None:
+            self.seen.add(self.run.folder.path)
         watch.returned(self.host)
         lifetime.returned(self.run)
         return result

@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.checkpointing.commit import sync_folder, temporary_name
+from epochal.checkpointing.commit import remove_leftovers, sync_folder, temporary_name
 from epochal.core.log import log
 
 PLACES = ("last", "best", "wdir")
@@ -65,7 +66,9 @@ def replaced(path: Path, put: Callable[[Path], Any]) -> Any:
 
 
 def own_files(trainer: Any) -> Callable[[], None]:
-    """Let a trainer write its files so, and return what undoes it."""
+    """Let a trainer write its files so, and return what undoes it; what a killed one left half written goes."""
+    with suppress(OSError):
+        remove_leftovers(trainer.wdir)
     for name in PLACES:
         setattr(trainer, name, AtomicPath(getattr(trainer, name)))
 
