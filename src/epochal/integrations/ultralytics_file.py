@@ -11,8 +11,7 @@ from typing import Any
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.core.errors import CheckpointError, MissingExtra
 from epochal.integrations.ultralytics_atomic import write_atomically
-
-HOME = "ultralytics.nn.tasks"  # where the classes are that a file may name: nothing else is looked up
+from epochal.integrations.ultralytics_safe import refusal
 
 
 def write_ultralytics(saved: SavedCheckpoint, path: Path) -> None:
@@ -80,13 +79,10 @@ def built(saved: SavedCheckpoint, facts: Mapping[str, Any]) -> Any:
 
 def check_buildable(saved: SavedCheckpoint, facts: Mapping[str, Any]) -> None:
     """Raise CheckpointError for a model that cannot be built from its description."""
-    from ultralytics.nn import tasks
-
-    said = facts["architecture"]
-    what = f"{said['module']}.{said['class']}"
-    if facts["args"].get("quantize") == 8:
-        what = "model in quantization-aware training"
-    elif said["module"] == HOME and hasattr(tasks, said["class"]) and said["yaml"]:
+    what = "model in quantization-aware training"
+    if facts["args"].get("quantize") != 8:
+        what = refusal(facts["architecture"])
+    if what is None:
         return
     raise CheckpointError(
         f"{saved.path} holds a {what}, which cannot be built again: only Ultralytics' own plain models can."
