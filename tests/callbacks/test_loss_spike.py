@@ -177,8 +177,8 @@ def test_a_copy_skips_by_itself(how):
 
 
 def test_what_cannot_work_is_said():
-    with pytest.raises(ArgumentError, match='then must be "warn" or "skip", not \'rollback\''):
-        LossSpike(then="rollback")
+    with pytest.raises(ArgumentError, match='then must be "warn", "skip" or "rollback", not \'stop\''):
+        LossSpike(then="stop")
     with pytest.raises(ArgumentError, match="LossSpike: window"):
         LossSpike(window=0)
     assert repr(LossSpike("train/loss", then="skip")) == "LossSpike('train/loss', then='skip')"

@@ -1,8 +1,9 @@
-"""Notice when the loss jumps far above its recent values, and leave such a batch out where that is wanted."""
+"""Notice when the loss jumps far above its recent values; leave such a batch out or go back, where that is wanted."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, final
 
+from epochal.callbacks.going_back import GoingBack
 from epochal.callbacks.policy import Policy
 from epochal.callbacks.stop import speaking_as
 from epochal.conditions.spike import Spike
@@ -18,7 +19,7 @@ EVENT = "on_loss_spike"
 
 @final
 class LossSpike(Policy):
-    """Warn when a loss jumps far above its recent values, is NaN or infinite; or leave out the steps of such batches.
+    """Warn when a loss jumps far above its recent values, is NaN or infinite; or leave such batches out, or go back.
 
     >>> from epochal.testing import simulate
     >>> spike = LossSpike("train/loss", window=8)
@@ -35,11 +36,18 @@ class LossSpike(Policy):
         comes one batch later and nothing waits.
         "skip": the step of a batch whose loss is part of a spike is left out as well, that of an accumulated group if
         one of its batches is. Its loss is read before the step: the device is waited for in every batch.
+        "rollback": back to a point of this epoch before the spike; the run goes on without the batches around it.
+    at_most, lr_factor, skip_before, skip_after, every
+        For "rollback": how often, then the training stops; what the learning rates are multiplied with, for good, each
+        time; how many batches before the one whose loss showed the spike, and after it, are left out; how many batches
+        lie between the points that it saves inside an epoch, where the trainer goes on from there.
 
     At the first value of a spike the event ``on_loss_spike`` comes; their number so far is logged at each epoch's end
     as ``<metric>_spikes``. With ``then="skip"`` a ``Loop`` must log the loss before ``optimizer.step()``, else the step
     raises ``AttachError``; with ``then="warn"`` a metric that was never logged is a ``MetricNotFound`` at the end of
     the first epoch.
+
+    Source of "rollback": Chowdhery et al., "PaLM" (2022), section 5.1.
     """
 
     def __init__(
@@ -49,15 +57,23 @@ class LossSpike(Policy):
         window: int = 50,
         factor: float = 8.0,
         min_rise: float = 0.5,
-        then: Literal["warn", "skip"] = "warn",
+        then: Literal["warn", "skip", "rollback"] = "warn",
+        at_most: int = 3,
+        lr_factor: float = 1.0,
+        skip_before: int = 1,
+        skip_after: int = 0,
+        every: int = 500,
         name: str | None = None,
     ) -> None:
-        if then not in ("warn", "skip"):
-            raise ArgumentError(f'LossSpike: then must be "warn" or "skip", not {then!r}')
+        if then not in ("warn", "skip", "rollback"):
+            raise ArgumentError(f'LossSpike: then must be "warn", "skip" or "rollback", not {then!r}')
         with speaking_as("LossSpike", "Spike"):
             self.spike = Spike(metric, window=window, factor=factor, min_rise=min_rise)
         super().__init__(self.spike, name=name)
         self.then = then
+        self.back = GoingBack(
+            at_most=at_most, lr_factor=lr_factor, skip_before=skip_before, skip_after=skip_after, every=every
+        )
         self.told = 0  # spikes that were told
         self.skipped = 0  # steps left out
         self._judged: tuple[int, int] | None = None  # the epoch and batch whose loss was read
@@ -68,20 +84,31 @@ class LossSpike(Policy):
     def __repr__(self) -> str:
         return repr(self.spike).replace("Spike", "LossSpike", 1)[:-1] + f", then={self.then!r})"
 
+    @property
+    def requires(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """To go back, checkpoints and a trainer that can."""
+        return frozenset({"save", "rollback"} if self.then == "rollback" else ())
+
     def on_train_start(self, run: "Run") -> None:
         """Begin with a clean group."""
         self._judged, self._tainted, self._stepping = None, False, False
-        if self.then == "warn":
+        if self.then != "skip":
             super().on_train_start(run)
+        if self.then == "rollback":
+            self.back.begin(run, run.label(self))
 
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Judge the values that arrived, unless each was read before its step."""
-        if self.then == "warn":
+        if self.then != "skip":
             super().at_safe_point(run, now)
+        if self.then == "rollback" and not self.spike.state.high:
+            self.back.keep_point(run, now)
 
     def act(self, run: "Run", now: "Moment") -> None:
-        """Tell a spike that is new."""
+        """Tell a spike that is new, and go back."""
         self.tell(run)
+        if self.then == "rollback":
+            self.back.ask(run, run.label(self), self.reason())
 
     def tell(self, run: "Run") -> None:
         """Warn once per spike and let the event come."""
@@ -140,15 +167,25 @@ class LossSpike(Policy):
 
     def on_train_end(self, run: "Run") -> None:
         """Have the summary say what was found."""
-        if self.told:
-            what = f"{run.label(self)}: {self.told} spike{'s' * (self.told > 1)} of {self.spike.metric}"
-            run.engine.notes.append(f"{what}, {self.skipped} steps left out" if self.then == "skip" else what)
+        label = run.label(self)
+        back = self.back.done(run, label)
+        spikes = self.told + back  # going back forgets those that led to it
+        if spikes:
+            also = {"skip": f", {self.skipped} steps left out", "rollback": f", {back} times back before one"}
+            what = f"{label}: {spikes} spike{'s' * (spikes > 1)} of {self.spike.metric}"
+            run.engine.notes.append(what + also.get(self.then, ""))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the recent values and the counts."""
-        return {"when": super().state_dict(), "told": self.told, "skipped": self.skipped}
+        return {
+            "when": super().state_dict(),
+            "told": self.told,
+            "skipped": self.skipped,
+            "saved_at": self.back.saved_at,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take them back."""
         super().load_state_dict(state["when"])
         self.told, self.skipped = state["told"], state["skipped"]
+        self.back.saved_at = state.get("saved_at")

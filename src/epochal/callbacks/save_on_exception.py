@@ -32,10 +32,10 @@ class SaveOnException(Callback):
     keep_last
         How many of these checkpoints stay, the newest; a resumed training that fails again makes another.
 
-    The checkpoint's reason names the error. What fails in the middle of an epoch leaves a state for export and rescue
-    (``epochal.checkpoint(run, "last")``), from which no training goes on exactly: a resume takes the newest checkpoint
-    between two epochs. Ctrl-C saves by itself once the batch is done (docs/preemption.md), and is saved only once, and not
-    at all where a training cannot go on from there but from an older checkpoint. A second Ctrl-C while it is written gives it up, and leaves the others as they are.
+    The checkpoint's reason names the error. What fails in the middle of an epoch may leave a state for export and
+    rescue only (``epochal.checkpoint(run, "last")``), from which no training goes on exactly: ``resume_point`` in its
+    manifest tells. Ctrl-C and signals save by themselves at the end of the batch, where that is of use; it is not done
+    twice. A second Ctrl-C leaves at once, and the other checkpoints as they are.
     """
 
     guarded = True

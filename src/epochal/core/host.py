@@ -120,6 +120,10 @@ class Saver(Protocol):
         """Let go of what writing needs: the training is over."""
         ...
 
+    def is_resume_point(self) -> bool:
+        """Say whether the trainer can go on exactly from the state of now."""
+        ...
+
     def last_request(self, reason: str) -> SaveRequest | None:
         """Return what to ask for before the training is left, or None where that is not worth it."""
         ...

@@ -24,6 +24,7 @@ class Rollbacks:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}  # by who asked
         self.skipped: dict[int, list[Stretch]] = {}  # epoch -> batches that are not trained on
+        self.factor = 1.0  # what all of them have made of the learning rates
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -45,11 +46,11 @@ class Rollbacks:
     def state_dict(self) -> dict[str, Any]:
         """Return all of it."""
         skipped = {epoch: [list(stretch) for stretch in stretches] for epoch, stretches in self.skipped.items()}
-        return {"counts": dict(self.counts), "skipped": skipped}
+        return {"counts": dict(self.counts), "skipped": skipped, "factor": self.factor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take it back."""
-        self.counts = dict(state["counts"])
+        self.counts, self.factor = dict(state["counts"]), state["factor"]
         self.skipped = {epoch: [(first, last) for first, last in pairs] for epoch, pairs in state["skipped"].items()}
 
 
@@ -75,9 +76,8 @@ def roll_back(engine: "Engine") -> bool:
         if request.skip is not None:
             engine.rollbacks.skip(epoch, request.skip)
         engine.rollbacks.count(request.by)
-        if request.lr_factor != 1.0:
-            engine.rates.scale(request.lr_factor)
-            engine.take_over_rates()
+        engine.rollbacks.factor *= request.lr_factor
+        scale(engine, request.lr_factor)
     tell(engine, saved, asked)
     engine.fire("on_resume")
     return True
@@ -110,8 +110,17 @@ def go_back(engine: "Engine", saved: Any) -> None:
     known = engine.rollbacks.state_dict()
     engine.rewind(saved)
     engine.load_state_dict(saved.load("run"))
+    since = known["factor"] / engine.rollbacks.factor
     engine.rollbacks.load_state_dict(known)
+    scale(engine, since)
     engine.run.roster.go_back(saved.load("callbacks"))
+
+
+def scale(engine: "Engine", factor: float) -> None:
+    """Multiply the learning rates, for good."""
+    if factor != 1.0:
+        engine.rates.scale(factor)
+        engine.take_over_rates()
 
 
 def tell(engine: "Engine", saved: Any, asked: "list[RollbackRequest]") -> None:

@@ -351,6 +351,8 @@ class Run:
         if self.engine.rewind is None:
             raise CapabilityError(f"{self.host} cannot go back to an earlier point of a training")
         factor = check_rate(lr_factor, "lr_factor")
+        if factor == 0:
+            raise ArgumentError("lr_factor must be above 0, not 0: nothing would be learnt any more")
         self.engine.requests.rollbacks.append(RollbackRequest(str(reason), self.who(), factor, skip))
 
     def ask_rate(self, request: RateRequest) -> None:
