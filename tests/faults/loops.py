@@ -91,7 +91,7 @@ class Trace(Callback):
         self.seen: list[Seen] = []
 
     def note(self, event: str, run: Any) -> None:
-        loss = run.metrics["train/loss"] if "train/loss" in run.metrics else None
+        loss = run.metrics.get("train/loss")
         self.seen.append(Seen(event, run.epoch, run.batch, run.step, loss))
 
 
@@ -422,12 +422,35 @@ class WithoutOptimizer(Plain):
         run.log({"train/loss": self.net[0].bias.sum()})
 
 
+class Everything(Accumulating):
+    """Shuffle, augmentation, dropout, AdamW, a cosine, accumulation and bfloat16 together."""
+
+    noise = True
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().loss(x)
+
+
+class EverythingWorkers(Everything):
+    """The same with workers."""
+
+    make_loader = NoisyWorkers.make_loader
+
+
+class EverythingOwn(Everything):
+    """The same with our loader and workers that live on."""
+
+    make_loader = OwnWorkers.make_loader
+
+
 LOOPS: dict[str, type[Plain]] = {
     kind.__name__: kind
     for kind in (
         Plain, Accumulating, StepFirst, Accumulation, Bfloat16, Sparse, OwnGenerator, GeneratorPerEpoch, Weighted,
         Replaced, Forgetting, Noisy, NoisyWorkers, PersistentWorkers, DataWithGenerator, Streaming, Own, OwnWorkers,
         Stateful, StatefulWorkers, List, TwoLoaders, Gan, ValidationInside, Policies, Breaking, WithoutOptimizer,
+        Everything, EverythingWorkers, EverythingOwn,
     )
 }  # fmt: skip
 
@@ -441,7 +464,13 @@ class Trained(NamedTuple):
 
 
 def train(
-    kind: str, folder: Path, *, seed: int = 0, resume: Any = False, callbacks: list[Callback] | None = None
+    kind: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    resume: Any = False,
+    callbacks: list[Callback] | None = None,
+    epochs: int = EPOCHS,
 ) -> Trained:
     """Train one loop to its end; ``seed`` is what the process begins with."""
     torch.manual_seed(seed)
@@ -450,7 +479,7 @@ def train(
     listed = [*script.callbacks(), *(callbacks or []), trace]
     loop = Loop(model=script.net, **script.given(), callbacks=listed, dir=folder, name="run", resume=resume)
     with loop as run:
-        for _ in run.epochs(EPOCHS):
+        for _ in run.epochs(epochs):
             script.epoch(run)
     return Trained(script, run, trace.seen)
 

@@ -1,11 +1,8 @@
 """A plain loop goes on where it was interrupted, in the middle of an epoch too, and ends as if nothing had been."""
 
-import logging
-
 import pytest
-import torch
 
-from epochal import Callback, Checkpoint, Every, Loop
+from epochal import Callback
 from tests.faults.loops import EPOCHS, LOOPS, differences, train
 
 SLOW = {"NoisyWorkers", "PersistentWorkers", "OwnWorkers", "StatefulWorkers"}  # workers are made for every resume

@@ -1,0 +1,154 @@
+"""kill -9 of plain loops at random moments, resumed until they are done: their ends are compared to the bit.
+
+    python -m tests.faults.torture_loop --kills 500
+
+Children are forked from this process, which has torch loaded, and trains nothing itself.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epochal import Checkpoint, Every
+from epochal.checkpointing.layout import FOLDER
+from epochal.checkpointing.listing import read_listing
+from tests.faults.loops import differences, train
+
+USUAL = ("Everything", "EverythingWorkers", "Everything", "EverythingOwn")
+MORE = (
+    *USUAL,
+    "Plain",
+    "Accumulation",
+    "OwnGenerator",
+    "Stateful",
+    "TwoLoaders",
+    "Gan",
+    "ValidationInside",
+    "Policies",
+)
+EPOCHS = 5
+BEGUN = "begun"
+TEMPORARY = ".tmp-epochal"
+
+
+def work(kind: str, folder: Path, *, seed: int, resume: bool) -> None:
+    """Train in a child; what it ended with lies in a file."""
+    torch.set_num_threads(1)
+    saves = [Checkpoint(Every(batches=2), keep_last=2)] if resume else []
+    done = train(kind, folder, seed=seed, resume=resume, callbacks=saves, epochs=EPOCHS)
+    result = {"state": done.script.state(), "history": [dict(row) for row in done.run.history], "steps": done.run.step}
+    torch.save(result, folder / "result.tmp")
+    (folder / "result.tmp").rename(folder / "result.pt")
+
+
+def forked(kind: str, folder: Path, **options: Any) -> int:
+    """Start a child that trains, in a process group of its own, so that its workers die with it."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            (folder / BEGUN).touch()
+            work(kind, folder, **options)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return child
+
+
+class Torture:
+    """The kills so far, and what came of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.report = {"kills": 0, "killed inside a save": 0, "failed resumes": 0, "lost commits": 0, "trainings": 0,
+                       "weights identical": 0}  # fmt: skip
+
+    def train(self, kind: str, folder: Path, kills: int) -> None:
+        """Train once undisturbed, and once killed again and again, up to so many times in all; compare the ends."""
+        alone, folder = folder / "alone", folder / "killed"
+        alone.mkdir(parents=True)
+        folder.mkdir()
+        began = time.monotonic()
+        os.waitpid(forked(kind, alone, seed=0, resume=False), 0)
+        lasts = 2 * (time.monotonic() - began)  # about as long as one that saves
+        newest, tries = 0, 0
+        while not (folder / "result.pt").exists():
+            tries += 1
+            child = forked(
+                kind, folder, seed=tries if newest else 0, resume=True
+            )  # from a checkpoint on no seed counts
+            limit = self.random.uniform(0.0, lasts) if self.report["kills"] < kills else 60.0
+            self.wait(child, folder, limit)
+            newest = self.look(folder, newest)
+            if tries > 200:
+                raise RuntimeError(f"{kind} in {folder} does not come to its end")
+        self.report["trainings"] += 1
+        one, other = (torch.load(where / "result.pt", weights_only=False) for where in (alone, folder))
+        found = differences(one, other)
+        self.report["weights identical"] += not found
+        if found:
+            print(f"{kind} in {folder} differs: {found[:5]}", file=sys.stderr)
+
+    def wait(self, child: int, folder: Path, limit: float) -> None:
+        """Give a child so many seconds from its begin on, then kill it."""
+        while not (folder / BEGUN).exists():
+            time.sleep(0.001)
+        (folder / BEGUN).unlink()
+        until = time.monotonic() + limit
+        status = 0
+        while time.monotonic() < until:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(0.001)
+        else:
+            os.killpg(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            self.report["kills"] += os.WIFSIGNALED(status)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+            self.report["failed resumes"] += 1
+
+    def look(self, folder: Path, newest: int) -> int:
+        """Look at what a killed training left; return the serial of its newest checkpoint."""
+        serials = [newest]
+        for directory in folder.glob(f"*/{FOLDER}"):
+            self.report["killed inside a save"] += any(one.name.startswith(TEMPORARY) for one in directory.iterdir())
+            listing = read_listing(directory)
+            good = [one for one in listing.saved if one.manifest.resume_point and one.verify().ok]
+            serials.append(max((one.manifest.serial for one in good), default=0))
+            self.report["lost commits"] += bool(listing.damaged) or serials[-1] < newest
+        return max(serials)
+
+
+def torture(kills: int, kinds: tuple[str, ...], seed: int = 0) -> dict[str, int]:
+    """Kill so many times, over all kinds; return the report."""
+    torch.set_num_threads(1)
+    hell = Torture(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        while hell.report["kills"] < kills:
+            number = hell.report["trainings"]
+            hell.train(kinds[number % len(kinds)], Path(folder) / str(number), kills)
+    return hell.report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--usual", action="store_true", help="fewer kinds of loops")
+    chosen = parser.parse_args()
+    print(json.dumps(torture(chosen.kills, USUAL if chosen.usual else MORE, chosen.seed)))
