@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from epochal.core.callback import Callback
     from epochal.core.errors import EpochalError, MetricNotFound, Preempted
     from epochal.core.run import Run
+    from epochal.data.resumable_loader import ResumableLoader
     from epochal.integrations.attach import attach
     from epochal.integrations.pytorch import Loop
     from epochal.loggers.csv import CSVLogger
@@ -85,6 +86,7 @@ _HOMES = {
     "Progress": "callbacks.progress",
     "ProgressQuotient": "conditions.prechelt",
     "ReduceLROnPlateau": "callbacks.reduce_lr_on_plateau",
+    "ResumableLoader": "data.resumable_loader",
     "Run": "core.run",
     "SaveOnException": "callbacks.save_on_exception",
     "Spike": "conditions.spike",
@@ -139,6 +141,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "Progress",
     "ProgressQuotient",
     "ReduceLROnPlateau",
+    "ResumableLoader",
     "Run",
     "SaveOnException",
     "Spike",
