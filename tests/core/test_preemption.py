@@ -96,12 +96,48 @@ def test_what_is_saved_is_a_point_to_resume_from_or_nothing_if_there_is_one():
     assert "SIGTERM" in run.checkpoints.last.manifest.reason
 
 
-@pytest.mark.parametrize("event", ["on_train_batch_start", "on_val_start"])
-def test_without_a_point_to_resume_from_the_state_is_rescued(event):
-    at = (0, 1) if event == "on_train_batch_start" else (0, 3)
-    run, events, _ = run_of(Preempted, each_epoch(), Send(signal.SIGTERM, event=event, at=at))
+def test_without_a_point_to_resume_from_the_state_is_rescued():
+    run, events, _ = run_of(Preempted, each_epoch(), Send(signal.SIGTERM, event="on_train_batch_start", at=(0, 1)))
     assert [(one.manifest.epoch, one.manifest.resume_point) for one in run.checkpoints] == [(0, False)]
     assert events.count("on_model_save") == 1
+
+
+def test_in_a_validation_the_end_of_the_epoch_is_waited_for_while_there_is_time(monkeypatch):
+    send = Send(signal.SIGTERM, event="on_val_start", at=(1, 3))
+    run, events, _ = run_of(Preempted, each_epoch(), send)
+    assert [(one.manifest.epoch, one.manifest.resume_point) for one in run.checkpoints] == [(0, True), (1, True)]
+    assert events.count("on_train_epoch_start") == 2
+    monkeypatch.setenv("EPOCHAL_GRACE", "0")
+    run, events, _ = run_of(Preempted, each_epoch(), send)
+    assert [(one.manifest.epoch, one.manifest.resume_point) for one in run.checkpoints] == [(0, True)]
+    assert events.count("on_fit_epoch_end") == 1
+
+
+LONG = """
+import time
+from epochal import Callback
+from epochal.testing import simulate
+
+class Long(Callback):
+    def on_train_batch_start(self, run):
+        print("in a batch", flush=True)
+        while True:
+            time.sleep(0.05)
+
+simulate([Long()], [{}])
+"""
+
+
+def test_a_second_ctrl_c_leaves_a_batch_that_never_ends():
+    process = subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in a batch\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline().startswith("epochal: Ctrl-C")
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "\nKeyboardInterrupt\n" in told
 
 
 def test_a_run_that_keeps_no_checkpoints_saves_none():

@@ -121,6 +121,12 @@ class RunSaver:
         self.timing = None
         self.told_no_room = self.told_changed = False
 
+    def ends_well(self) -> bool:
+        """Say whether the batches of an epoch are done whose end is a point to resume from that the run would keep."""
+        engine, store = self.run.engine, self.store
+        near = engine.in_epoch and engine.batches_done and not engine.epoch_cut
+        return near and self.resumes != "no" and bool(store.rules or store.checkpoints)
+
     def last_request(self, reason: str) -> SaveRequest | None:
         """Return what to ask for before the training is left, or None where that is not worth it."""
         from epochal.checkpointing.leaving import last_request

@@ -124,6 +124,10 @@ class Saver(Protocol):
         """Say whether the trainer can go on exactly from the state of now."""
         ...
 
+    def ends_well(self) -> bool:
+        """Say whether the batches of an epoch are done whose end is a point to resume from that the run would keep."""
+        ...
+
     def last_request(self, reason: str) -> SaveRequest | None:
         """Return what to ask for before the training is left, or None where that is not worth it."""
         ...

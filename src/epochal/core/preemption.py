@@ -123,10 +123,11 @@ def grace() -> float:
 def leave(engine: "Engine", now: "Moment") -> None:
     """At a safe point after a signal: keep what is worth it, then raise ``Preempted`` or ``KeyboardInterrupt``.
 
-    Where ranks have to agree this waits for the end of the epoch. Nothing is saved where the run keeps no checkpoints,
+    Where ranks have to agree this waits for the end of the epoch, and in the validation that ends one, where a point to
+    resume from is near, as long as half of the grace is left. Nothing is saved where the run keeps no checkpoints,
     nor where nobody could go on from here and there is a point to resume from.
     """
-    if engine.agree is not None and now.ended != "epoch":
+    if now.ended != "epoch" and (engine.agree is not None or may_wait(engine)):
         engine.requests.waiting = True
         return
     number = engine.requests.signals[0]
@@ -144,6 +145,13 @@ def leave(engine: "Engine", now: "Moment") -> None:
             saver.flush(for_checkpoints(engine))
     engine.requests.left = True
     raise departure(number)
+
+
+def may_wait(engine: "Engine") -> bool:
+    """Say whether the end of this epoch is near, and worth waiting for."""
+    saver, deadline = engine.saver, engine.requests.deadline
+    near = saver is not None and engine.rank == 0 and saver.ends_well()
+    return near and (deadline is None or deadline - monotonic() > grace() / 2)
 
 
 def departure(number: int) -> BaseException:

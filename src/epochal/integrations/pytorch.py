@@ -11,6 +11,7 @@ from epochal.core import lifetime
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError, AttachError
 from epochal.core.fitness import FitnessSpec
+from epochal.distributed.agree import highest
 from epochal.integrations.pytorch_gradients import Gradients
 from epochal.integrations.pytorch_run import LoopRun
 from epochal.integrations.pytorch_state import LoopState
@@ -130,6 +131,7 @@ class Loop:
         engine.rewind = self.restore
         engine.rate_host = SeveralOptimizers(optimizers) if optimizers else None
         engine.rank, engine.world_size = rank_and_world_size()
+        engine.agree = highest if engine.world_size > 1 else None
         if any("outputs" in callback.requires for callback in run.roster.callbacks.values()):
             self.hooks.append(OutputsHook(engine, self.state.model))
         try:
