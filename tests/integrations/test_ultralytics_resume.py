@@ -110,7 +110,7 @@ def test_a_crash_leaves_no_trace(yolo, quick):
     [
         ((1, 0), "", {"optimizer": "SGD", "lr0": 0.01}),
         ((2, 1), "", {"optimizer": "MuSGD", "nbs": 24, "close_mosaic": 2}),  # closed in the epoch that is resumed
-        ((3, 1), "", {"optimizer": "AdamW", "close_mosaic": 3, "batch": 5, "cos_lr": True}),  # closed before
+        ((3, 1), "", {"optimizer": "AdamW", "close_mosaic": 3, "batch": 6, "cos_lr": True}),  # closed before
         ((2, 0), "", {"optimizer": "AdamW", "mixup": 0.5, "copy_paste": 0.3, "multi_scale": 0.5, "degrees": 20.0}),
         ([(1, 1), (2, 0), (3, 1)], "", {"optimizer": "MuSGD", "batch": 6, "nbs": 40, "close_mosaic": 1}),
         ((2, 1), "-seg", {"optimizer": "SGD", "close_mosaic": 1, "batch": 6}),

@@ -165,8 +165,8 @@ def refill(dataset: Any, buffer: list[int]) -> None:
 def restore_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
     """Load an optimizer's state; which kernel it uses the device decides, and a tensor lies as its parameter does."""
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        if "fused" in group:
-            saved["fused"] = group["fused"]
+        if "fused" in saved:
+            saved["fused"] = group.get("fused")
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
