@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from epochal import Checkpoint, Loop
 from epochal.checkpointing import incremental
 from epochal.checkpointing.incremental import FILES, PATIENCE
 from epochal.checkpointing.retention import Keep
@@ -219,3 +220,27 @@ def test_the_manifest_tells_links_and_only_links(tmp_path):
     files = json.loads((saved.path / "manifest.json").read_text())["files"]
     assert files["model.safetensors"]["linked"] is True
     assert "linked" not in files["state.json"]
+
+
+@pytest.mark.parametrize("snapshot", ["eager", "lazy", "off"])
+def test_a_training_with_a_frozen_body_writes_it_twice_at_most(snapshot, tmp_path):
+    torch.manual_seed(0)
+    body, head = torch.nn.Linear(1000, 500), torch.nn.Linear(500, 1)
+    net = torch.nn.Sequential(body.requires_grad_(False), head)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.1)
+    heads = []
+    keep_all = Checkpoint(keep_last=-1, snapshot=snapshot)
+    with Loop(model=net, optimizer=optimizer, callbacks=[keep_all], dir=tmp_path, name="r") as run:
+        for _ in run.epochs(6):
+            for x in run.batches([torch.ones(2, 1000)]):
+                optimizer.zero_grad()
+                net(x).square().mean().backward()
+                optimizer.step()
+            heads.append(head.weight.detach().clone())
+    saves = list(run.checkpoints)
+    assert len({(one.path / "model.2.safetensors").stat().st_ino for one in saves[1:]}) == 1
+    assert [one.manifest.written < 200_000 for one in saves] == [False, False, True, True, True, True]
+    for one, expected in zip(saves, heads, strict=True):
+        assert one.verify()
+        assert torch.equal(one.load("model")["1.weight"], expected)
+        assert torch.equal(one.load("model")["0.weight"], body.weight)
