@@ -91,8 +91,9 @@ class RunSaver:
     def is_resume_point(self) -> bool:
         """Say whether the host can go on exactly from the state of now."""
         engine = self.run.engine
-        if engine.in_epoch:
-            return self.resumes == "batch" and not (engine.batches_done or engine.saves_wait)
+        if engine.in_epoch:  # after an error in it a batch may be half done, and callbacks have seen the epoch's end
+            whole = engine.error is None and not (engine.batches_done or engine.saves_wait)
+            return whole and self.resumes == "batch"
         return self.resumes != "no" and not engine.epoch_cut
 
     def write(self, captured: Captured) -> Exception | None:
