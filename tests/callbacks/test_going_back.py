@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from epochal import Callback, Checkpoint, Loop, LossSpike, attach
+from epochal import EMA, Callback, Checkpoint, LearningRate, Loop, LossSpike, attach
+from epochal.callbacks.schedules import Cosine
 from epochal.core.errors import ArgumentError, CapabilityError
 from epochal.core.run import Run
 from epochal.testing import RecordEvents, check_events, simulate
@@ -189,3 +190,13 @@ def test_yolo_goes_back_to_the_start_of_its_epoch(yolo, quick):
     assert record.events.count("on_train_epoch_abort") == 1
     check_events(record.events, declared=["on_loss_spike"])
     assert len(run.history) == 3
+
+
+def test_what_other_callbacks_have_learnt_goes_back_too():
+    def others():
+        return LearningRate(Cosine(), every="step", length=3 * BATCHES), EMA(0.9)
+
+    run, net = train(poisoned(13), spike(every=4), *others())
+    _, twin = train(without(12, 13), *others())
+    assert same(net, twin)
+    assert run.past[-1].end_reason == "completed"

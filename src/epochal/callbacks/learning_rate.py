@@ -74,10 +74,10 @@ class LearningRate(Callback):
         self.apply(run, run.engine.next_epoch if self.every == "epoch" else run.step)
 
     def on_train_epoch_start(self, run: "Run") -> None:
-        """Set the epoch's rate again, for an epoch that is retried and for groups that were added."""
+        """Set the rate again, for an epoch that is retried or gone back to and for groups that were added."""
         self.meet_groups(run)
-        if self.every == "epoch":
-            self.apply(run, run.epoch)
+        if not self._waits:
+            self.apply(run, run.epoch if self.every == "epoch" else run.step)
 
     def on_train_batch_start(self, run: "Run") -> None:
         """Begin late if the number of batches was not known before the first."""
