@@ -131,6 +131,11 @@ class Position:
         if opening.doubt:
             self.doubts.append(f"{type(reading.loader).__name__}: {opening.doubt}")
 
+    def done_of(self, loader: Any) -> int:
+        """Return how many batches of the loader that is read next were done before."""
+        saved = self.left[0] if self.left else None
+        return 0 if saved is None or order_differences(saved["order"], order_of(loader)) else saved["taken"]
+
     def to_later(self) -> None:
         """Set the global generators to where they were when the checkpoint was written."""
         if self.saved_random is not None:
@@ -145,6 +150,7 @@ class Position:
                 "resume: the data comes in another order than when the checkpoint was written (%s): this epoch's data"
                 " begin anew, from their first batch.", "; ".join(found),
             )  # fmt: skip
+            self.doubts.append("this epoch's data began anew")
         elif saved.get("workers") != now.get("workers"):
             self.doubts.append(
                 f"{now['loader']}: num_workers was {saved.get('workers')}, is {now.get('workers')}: exact if the data"

@@ -154,8 +154,7 @@ class LoopRun(Run):
 
     def batches_left(self, loader: Any) -> int:
         """Return how many batches of a loader come; TypeError if it does not say."""
-        left = self.position.left if not self.engine.in_validation else []
-        return max(len(loader) - (left[0]["taken"] if left else 0), 0)
+        return max(len(loader) - (0 if self.engine.in_validation else self.position.done_of(loader)), 0)
 
     def validation_batches(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
         """Yield the batches of a validation."""
