@@ -124,13 +124,14 @@ class Torture:
 
     def look(self, folder: Path, newest: int) -> int:
         """Look at what a killed training left; return the serial of its newest checkpoint."""
-        serials = [newest]
+        serials = [0]  # of a run that was killed before its first checkpoint, and of the one that began afresh
         for directory in folder.glob(f"*/{FOLDER}"):
             self.report["killed inside a save"] += any(one.name.startswith(TEMPORARY) for one in directory.iterdir())
             listing = read_listing(directory)
             good = [one for one in listing.saved if one.manifest.resume_point and one.verify().ok]
             serials.append(max((one.manifest.serial for one in good), default=0))
-            self.report["lost commits"] += bool(listing.damaged) or serials[-1] < newest
+            self.report["lost commits"] += len(listing.damaged)
+        self.report["lost commits"] += max(serials) < newest
         return max(serials)
 
 
