@@ -2,27 +2,36 @@
 #   make demo       train YOLO26n on handwritten digits, here, now        make check   format, lint, types, house rules, docs
 #   make test       the tests, under 15 minutes on 2 cores                make bench   measure against the peers
 #   make test-all   every test, longer                                    make clean   remove .venv and caches
+#   make torture    kill -9 at random moments, 500 times, then compare the weights
 
 PYTHON ?= $(shell tools/find-python)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# Whole files on two processes of one thread each: so two cores are busy where one training would keep one waiting.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+KILLS ?= 400
+YOLO_KILLS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench constraints clean
+.PHONY: help demo test test-all torture check bench constraints clean
 
 help:
-	@sed -n '2,4s/^# *//p' Makefile
+	@sed -n '2,5s/^# *//p' Makefile
 
 demo: $(VENV)/.demo
 	$(BIN)/epochal demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" $(TEST_ARGS)
+	$(PARALLEL) -m "not slow" $(TEST_ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(PARALLEL) $(TEST_ARGS)
+
+torture: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.torture_loop --kills $(KILLS)
+	$(BIN)/python tests/faults/test_kill_yolo.py --kills $(YOLO_KILLS)
 
 check: $(VENV)/.dev
 	$(BIN)/python tools/check.py
@@ -31,6 +40,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/dispatch.py
 	$(BIN)/python benchmarks/hooks.py
 	$(BIN)/python benchmarks/pruning.py
+	$(BIN)/python benchmarks/checkpoint.py
 
 # Pins what .venv has now, for every supported Python.
 constraints: $(VENV)/.dev
