@@ -360,12 +360,14 @@ def found(name: str, size: float, repeats: int) -> Found:
         folder.mkdir()
         process = context.Process(target=measure_way, args=(name, size, repeats, str(folder), results))
         process.start()
-        results.get()
+        while results.empty() and process.is_alive():
+            time.sleep(0.01)
+        results.get(timeout=1)
         fewest = complete(folder)
         while results.empty() and process.is_alive():
             fewest = min(fewest, complete(folder))
             time.sleep(0.01)
-        saves, memory = results.get(timeout=60)[1]
+        saves, memory = results.get(timeout=1)[1]
         process.join()
     return Found(
         statistics.median(one.stall / one.memcpy for one in saves),
