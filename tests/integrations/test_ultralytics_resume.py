@@ -97,9 +97,9 @@ LIVELY = {"epochs": 4, "mosaic": 1.0, "fliplr": 0.5, "warmup_epochs": 1}
 
 
 def test_a_crash_leaves_no_trace(yolo, quick):
-    """Accumulation over epochs' ends, a partial last batch, mosaics closed after the resume; last.pt is destroyed."""
+    """Accumulation over epochs' ends in the warm-up, a partial last batch, mosaics closed later; last.pt destroyed."""
     resumed, whole = killed_and_whole(
-        yolo, quick, (1, 1), spoil=spoil, optimizer="AdamW", close_mosaic=1, batch=6, nbs=15, **{**LIVELY, "epochs": 3}
+        yolo, quick, (1, 1), spoil=spoil, optimizer="AdamW", close_mosaic=1, batch=6, nbs=40, **{**LIVELY, "epochs": 3}
     )
     assert_same(resumed, whole)
 

@@ -91,7 +91,7 @@ class ExactState:
             trainer.scaler.load_state_dict(scale)
         trainer.scheduler.load_state_dict(facts["scheduler"])
         vars(trainer.stopper).update(facts["stopper"])
-        for name in ("fitness", "best_fitness", "nan_recovery_attempts", "accumulate", "metrics"):
+        for name in ("fitness", "best_fitness", "nan_recovery_attempts", "metrics"):
             setattr(trainer, name, facts[name])
         trainer.loss_names = tuple(facts["loss_names"])
         restore_criterion(trainer, facts)
@@ -102,6 +102,7 @@ class ExactState:
         held = saved.load("gradients") if "gradients" in saved.parts else {}
         for name, parameter in unwrapped(trainer.model).named_parameters():
             parameter.grad = like(parameter, held[name]) if name in held else None
+        trainer.accumulate = facts["accumulate"]  # not before: the loop takes it for the end of the warm-up
         self.steps.resume(facts["last_opt_step"])
         missing = self.restore_loader(saved.load("loader"), facts, left_out)
         restore_random_state(saved.load("rng"))
