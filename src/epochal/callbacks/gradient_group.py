@@ -93,7 +93,7 @@ class GradientGroup:
         """Go on with the gradients that the loop has put back."""
         self.batches = state["batches"]
         for index, parameter in enumerate(self.parameters()):
-            gradient = state.get("gradients", {}).get(str(index))  # checkpoints before version 0.4 hold them here
+            gradient = state.get("gradients", {}).get(str(index))  # 0.1.0 held them here
             if gradient is not None:
                 parameter.grad = gradient.to(parameter.device, parameter.dtype, copy=True)
         self.note()

@@ -387,7 +387,7 @@ class Engine:
         self.history = [Row(row) for row in state["history"]]
         self.groups.load_state_dict(state["groups"])
         self.rates.load_state_dict(state["rates"])
-        if "rollbacks" in state:  # not there before version 0.4
+        if "rollbacks" in state:  # 0.1.0 saved none
             self.rollbacks.load_state_dict(state["rollbacks"])
         restore_metrics(self.metrics, state.get("metrics", {}))
         self.reentry = state

@@ -96,7 +96,7 @@ def skipper(loader: Any, iterator: Any) -> tuple[Callable[[], Any], str]:
             iterator._num_yielded += 1
 
         return skip, "by its indices"
-    return lambda: next(iterator), "by fetching what lies before and dropping it"
+    return lambda: next(iterator), "by fetching what lies before and dropping it; epochal.ResumableLoader need not"
 
 
 def is_map_style(loader: Any) -> bool:

@@ -102,7 +102,7 @@ class Loop:
         """Give everything the state that a checkpoint holds; the run and its callbacks get theirs from the engine."""
         self.state.restore(saved)
         self.gradients.load_state_dict(saved.load("gradients") if "gradients" in saved.parts else {})
-        place = saved.load("data") if "data" in saved.parts else None  # not there before version 0.4
+        place = saved.load("data") if "data" in saved.parts else None  # 0.1.0 saved none
         self.run.position.load_state_dict(place, saved.load("rng"))
         self.run.saved_states = saved.load("callbacks")
 
