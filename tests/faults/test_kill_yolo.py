@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 KINDS = [
-    {"optimizer": "AdamW", "nbs": 15, "batch": 6, "close_mosaic": 1, "mosaic": 1.0, "warmup_epochs": 1},
+    {"optimizer": "AdamW", "nbs": 40, "batch": 6, "close_mosaic": 1, "mosaic": 1.0, "warmup_epochs": 1},
     {"optimizer": "SGD", "nbs": 24, "close_mosaic": 2, "mosaic": 1.0, "lr0": 0.01, "task": "-seg"},
     {"optimizer": "MuSGD", "nbs": 8, "close_mosaic": 0, "mosaic": 0.5, "mixup": 0.3, "cos_lr": True},
     {"optimizer": "MuSGD", "nbs": 40, "batch": 6, "close_mosaic": 3, "task": "-seg"},

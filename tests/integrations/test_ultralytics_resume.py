@@ -96,6 +96,7 @@ def spoil(save_dir):
 LIVELY = {"epochs": 4, "mosaic": 1.0, "fliplr": 0.5, "warmup_epochs": 1}
 
 
+@pytest.mark.slow  # tests/faults/test_kill_yolo.py does it with kill -9
 def test_a_crash_leaves_no_trace(yolo, quick):
     """Accumulation over epochs' ends in the warm-up, a partial last batch, mosaics closed later; last.pt destroyed."""
     resumed, whole = killed_and_whole(
@@ -168,8 +169,9 @@ def go_on(make, options, *, resume=True, task="", **attached):
 
 def test_it_goes_on_in_its_folder_and_ends_like_any_other(yolo, options, caplog):
     caplog.set_level(logging.INFO, logger="epochal")
-    model, run, record, _ = go_on(yolo, options)
     save_dir = Path(options["project"]) / "t"
+    spoil(save_dir)
+    model, run, record, _ = go_on(yolo, options)
     assert (run.trainer.save_dir, run.dir, run.name) == (save_dir, save_dir / "epochal", "t")
     assert (run.end_reason, len(run.history), [one.manifest.epoch for one in run.checkpoints]) == (
         "completed",
