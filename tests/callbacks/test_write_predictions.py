@@ -172,7 +172,7 @@ from pathlib import Path
 from epochal import WritePredictions
 from tests.callbacks.test_write_predictions import files, train
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 run, outputs = train([WritePredictions(keep_last=-1)], Path(sys.argv[1]))
 print("EPOCHS", len(outputs), run.end_reason, files(run))
