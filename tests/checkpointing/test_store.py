@@ -294,10 +294,8 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "rename", lambda old, new: (done.append("rename"), rename(old, new)))
     store.save(state(1), epoch=0, step=0)
     folder = next(name for name in done if name.startswith(".tmp"))
-    assert done == [
-        "model.safetensors",
-        "optimizer.safetensors",
-        "state.json",
+    assert set(done[:3]) == {"model.safetensors", "optimizer.safetensors", "state.json"}
+    assert done[3:] == [
         "manifest.json",
         "COMMIT",
         folder,

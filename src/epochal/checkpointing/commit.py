@@ -11,11 +11,12 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from epochal.checkpointing.checksum import Checksum
 from epochal.checkpointing.layout import COMMIT, MANIFEST, FileRecord, Manifest
@@ -46,10 +47,13 @@ def commit(
     temporary = directory / temporary_name("save")
     try:
         temporary.mkdir()
-        manifest = describe({name: _put(temporary / name, content) for name, content in files.items()})
+        with ExitStack() as written:  # the disk begins with the first file while the last is still being written
+            records = {name: _put(temporary / name, content, written) for name, content in files.items()}
+        manifest = describe(records)
         data = manifest.to_bytes()
-        _write(temporary / MANIFEST, [data])
-        _write(temporary / COMMIT, [commit_text(data)])
+        for name, text in ((MANIFEST, data), (COMMIT, commit_text(data))):
+            with ExitStack() as written:
+                _write(temporary / name, [text], written)
         sync_folder(temporary)
         final = directory / manifest.name
         if final.exists():  # rename would silently replace an empty folder
@@ -143,19 +147,21 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _put(path: Path, content: Content | Linked) -> FileRecord:
+def _put(path: Path, content: Content | Linked, written: ExitStack) -> FileRecord:
     if not isinstance(content, Linked):
-        return _write(path, content)
+        return _write(path, content, written)
     try:
         os.link(content.path, path)
     except OSError:  # a file system without links, too many of them, or the file before is gone
-        return _write(path, content.content)
+        return _write(path, content.content, written)
     return replace(content.record, linked=True)
 
 
-def _write(path: Path, content: Content) -> FileRecord:
+def _write(path: Path, content: Content, written: ExitStack) -> FileRecord:
+    """Write a file that is forced to the disk when ``written`` is left, without an error."""
     size = 0
-    with Checksum() as checksum, open(path, "wb", buffering=1 << 20) as file:
+    file = written.enter_context(_synced(path))
+    with Checksum() as checksum:
         for piece in content:
             whole = memoryview(piece)
             for start in range(0, len(whole), CHUNK):
@@ -164,8 +170,14 @@ def _write(path: Path, content: Content) -> FileRecord:
                 file.write(part)
                 size += len(part)
         file.flush()
-        _sync_file(file.fileno())
     return FileRecord(size, str(checksum))
+
+
+@contextmanager
+def _synced(path: Path) -> Generator[BinaryIO, None, None]:
+    with open(path, "wb", buffering=1 << 20) as file:
+        yield file
+        _sync_file(file.fileno())
 
 
 def _sync_file(handle: int) -> None:

@@ -190,7 +190,7 @@ class RunSaver:
         ended = partial(self.ended, captured.asked, timing, self.run.engine.requests)
         try:
             if writer.fits(encoded):
-                self.leave_open(writer.write(encoded, about, ended, stepped=stepped))
+                self.leave_open(writer.write(encoded, about, ended, stepped=stepped, committed=timing.end))
                 return
         except MemoryError:
             writer.close()
@@ -200,7 +200,7 @@ class RunSaver:
                 "there is no memory for a copy of the state (%.1f GB): the training waits while it is written.",
                 encoded.size / 1e9,
             )
-        store.write(encoded, about)
+        store.write(encoded, about, committed=timing.end)
 
     def ended(self, asked: Sequence[SaveRequest], timing: Timing, requests: Requests, error: Exception | None) -> None:
         """A checkpoint is committed or has failed: told by the writer, on its thread."""

@@ -33,8 +33,9 @@ class Timing:
     durable: float | None = None
 
     def end(self) -> None:
-        """The checkpoint is on the disk, or has failed."""
-        self.durable = perf_counter() - self.began
+        """The checkpoint is on the disk, or has failed; what comes after is not counted."""
+        if self.durable is None:
+            self.durable = perf_counter() - self.began
 
     def cost(self) -> Cost | None:
         """Return what it cost, when all of it is known.

@@ -95,16 +95,26 @@ class CheckpointStore:
         """
         return self.write(encode_parts(parts), about)
 
-    def write(self, encoded: Encoded, about: About, *, confirm: Callable[[], None] | None = None) -> SavedCheckpoint:
+    def write(
+        self,
+        encoded: Encoded,
+        about: About,
+        *,
+        confirm: Callable[[], None] | None = None,
+        committed: Callable[[], None] | None = None,
+    ) -> SavedCheckpoint:
         """Do what ``save`` does with parts that are taken apart already; any thread may call it, one at a time.
 
-        ``confirm`` is called when all is written and nothing is committed: what it raises stops that.
+        ``confirm`` is called when all is written and nothing is committed: what it raises stops that. ``committed`` is
+        called when the checkpoint is on the disk, before others are deleted.
         """
         self._forget_what_is_gone()
         try:
             manifest = self._commit(encoded, about, confirm)
         except OSError as error:
             raise CheckpointError(self._failure(error)) from error
+        if committed is not None:
+            committed()
         saved = SavedCheckpoint(self.directory / manifest.name, manifest)
         self._listing.saved.append(saved)
         self._release(saved)

@@ -57,7 +57,15 @@ class Writer:
         """Say whether there is memory for a copy of a state."""
         return self.arena.fits(encoded)
 
-    def write(self, encoded: Encoded, about: About, ended: Ended, *, stepped: Collection[int] = NOBODY) -> Held:
+    def write(
+        self,
+        encoded: Encoded,
+        about: About,
+        ended: Ended,
+        *,
+        stepped: Collection[int] = NOBODY,
+        committed: Callable[[], None] | None = None,
+    ) -> Held:
         """Copy a state and write it from now on; ``ended`` is called on the thread, with the error if there is one.
 
         Call it when not ``busy``. Tensors at an address in ``stepped`` are copied in the background: until
@@ -68,7 +76,7 @@ class Writer:
         written = threading.Event()
         self._written = written
         try:
-            self._start().do(partial(self._work, held, about, ended, written), patience=60.0)
+            self._start().do(partial(self._work, held, about, ended, committed, written), patience=60.0)
         except BaseException:  # it may be in the queue all the same: the arena is free behind it
             if self._background is None:
                 written.set()
@@ -92,7 +100,9 @@ class Writer:
             self._background = Background("checkpoints", waiting=2)
         return self._background
 
-    def _work(self, held: Held, about: About, ended: Ended, written: threading.Event) -> None:
+    def _work(
+        self, held: Held, about: About, ended: Ended, committed: Callable[[], None] | None, written: threading.Event
+    ) -> None:
         error: Exception | None = None
 
         def confirm() -> None:
@@ -102,7 +112,7 @@ class Writer:
         try:
             held.late.copy()
             held.await_devices()
-            self.store.write(held.encoded, about, confirm=confirm)
+            self.store.write(held.encoded, about, confirm=confirm, committed=committed)
         except Exception as failed:
             error = failed
         try:
