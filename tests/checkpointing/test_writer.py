@@ -409,3 +409,34 @@ def test_what_cannot_be_saved_is_told_at_once(tmp_path):
     assert isinstance(told[0], CheckpointError)
     assert "cannot save callbacks['Odd']['x']" in str(told[0])
     assert len(run.checkpoints) == 0
+
+
+def test_memory_made_ahead_is_the_memory_of_the_first_copy(tmp_path):
+    weights = torch.arange(1 << 20, dtype=torch.float32)
+    encoded = encode_parts({"model": {"w": weights}})
+    writer = Writer(CheckpointStore(tmp_path))
+    writer.reserve(encoded)
+    assert writer.flush(30.0)
+    address = writer.arena._address
+    assert writer.arena.size >= weights.nbytes
+    writer.write(encoded, {"epoch": 0, "step": 1}, lambda error: None)
+    assert writer.flush(30.0)
+    assert writer.arena._address == address
+    assert torch.equal(writer.store.checkpoints.last.load("model")["w"], weights)
+    writer.close()
+    assert writer.arena.size == 0
+
+
+def test_a_training_makes_the_memory_after_its_first_step_where_it_is_worth_it(tmp_path):
+    net = torch.nn.Linear(3000, 2000)  # 24 MB
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with Loop(model=net, optimizer=optimizer, callbacks=[Checkpoint()], dir=tmp_path) as run:
+        for _ in run.epochs(1):
+            for batch in run.batches(range(3)):
+                if batch == 2:
+                    run.engine.saver.flush()
+                    assert run.engine.saver.writer.arena.size >= 24_000_000
+                    assert list(run.checkpoints) == []
+                net(torch.ones(1, 3000)).sum().backward()
+                optimizer.step()
+    assert run.checkpoints.last.verify()

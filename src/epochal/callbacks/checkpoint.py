@@ -71,6 +71,7 @@ class Checkpoint(Policy):
             raise ArgumentError(f'Checkpoint: snapshot must be "eager", "lazy" or "off", not {snapshot!r}')
         self.snapshot: Snapshot = snapshot
         self.patient = all(isinstance(leaf, (Every, Pace)) for leaf in self.when.leaves())
+        self.unready = False  # no memory is made yet for the first copy
         self.keep_last = check_count("keep_last", keep_last)
         self.keep_best = check_count("keep_best", keep_best)
         self.metric: str | None
@@ -89,11 +90,15 @@ class Checkpoint(Policy):
         """Tell who saves how states are to be taken, and a pace from where the trainer resumes."""
         saver = cast("RunSaver", run.engine.saver)
         saver.snapshots[run.label(self)] = self.snapshot
+        self.unready = True
         if isinstance(self.when, Pace):
             self.when.state.batches = saver.resumes == "batch"
 
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Ask the condition, then act if it holds; a pace is told what the last save cost, whoever asked for it."""
+        if self.unready and now.step:  # before the first step the optimizer has no state
+            self.unready = False
+            cast("RunSaver", run.engine.saver).reserve()
         if isinstance(self.when, Pace):
             saver = cast("RunSaver", run.engine.saver)
             self.when.state.pending = saver.busy

@@ -78,6 +78,12 @@ class Arena:
         spare = self.spare() if more > 0 else None
         return spare is None or more <= spare // 2
 
+    def reserve(self, encoded: Encoded) -> None:
+        """Make the memory for a state and touch all of it, which is what takes the time; MemoryError as ``hold``."""
+        if _length(encoded) > self.size:
+            self._grow(_length(encoded))
+            ctypes.memset(self._address, 0, self.size)
+
     def hold(self, encoded: Encoded, stepped: Collection[int] = NOBODY) -> Held:
         """Copy a state's tensors; those that begin at an address in ``stepped`` may be copied later.
 

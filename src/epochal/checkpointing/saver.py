@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Resumes = Literal["no", "epoch", "batch"]
+WORTH = 16 << 20  # bytes from which on memory is made ahead
 
 
 class Captured(NamedTuple):
@@ -57,6 +58,7 @@ class RunSaver:
         self.writer: Writer | None = None
         self.timing: Timing | None = None  # of the newest save
         self.told_no_room = self.told_changed = False
+        self.captured_at = -1
 
     # -- what the engine calls --------------------------------------------------------------------------------------
 
@@ -70,6 +72,7 @@ class RunSaver:
     def capture(self, asked: Sequence[SaveRequest], moment: Moment) -> Captured:
         """Return the state of everything as of now; several requests of one moment make one checkpoint."""
         engine = self.run.engine
+        self.captured_at = engine.batches
         metrics = engine.metrics.history_row()
         measured = engine.metrics.entries.get("fitness")
         fresh = measured is not None and measured.at.epoch == engine.epoch
@@ -139,6 +142,21 @@ class RunSaver:
         from epochal.checkpointing.sound import sound_point
 
         return sound_point(self.store, self.run.engine.epoch, before)
+
+    def reserve(self) -> None:
+        """Have the memory for a copy of the state made in the background: fresh memory costs ten copies, once."""
+        from epochal.checkpointing.parts import encode_parts
+        from epochal.checkpointing.writer import Writer
+
+        if self.store.in_memory or safest(self.snapshots.values()) == "off" or self.current() is not None:
+            return
+        try:
+            encoded = encode_parts(self.parts())
+        except Exception:  # the first save says what is wrong
+            return
+        self.writer = Writer(cast("CheckpointStore", self.store))
+        if encoded.size >= WORTH and self.writer.fits(encoded):
+            self.writer.reserve(encoded)
 
     # -- how it is written ------------------------------------------------------------------------------------------
 

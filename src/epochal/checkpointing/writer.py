@@ -85,6 +85,12 @@ class Writer:
             raise
         return held
 
+    def reserve(self, encoded: Encoded) -> None:
+        """Make the memory for a state of this size, on the thread; as long it is ``busy``."""
+        made = threading.Event()
+        self._written = made
+        self._start().do(partial(self._reserve, encoded, made), patience=60.0)
+
     def flush(self, limit: float | None = None) -> bool:
         """Wait until nothing is being written, or so many seconds; say whether that is so."""
         return self._written is None or self._written.wait(limit)
@@ -99,6 +105,14 @@ class Writer:
         if self._background is None:
             self._background = Background("checkpoints", waiting=2)
         return self._background
+
+    def _reserve(self, encoded: Encoded, made: threading.Event) -> None:
+        try:
+            self.arena.reserve(encoded)
+        except MemoryError:
+            pass  # the save tells
+        finally:
+            made.set()
 
     def _work(
         self, held: Held, about: About, ended: Ended, committed: Callable[[], None] | None, written: threading.Event

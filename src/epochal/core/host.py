@@ -97,8 +97,11 @@ class RateHost(Protocol):
 class Saver(Protocol):
     """How a run's state becomes a checkpoint; floor 2 and the integration provide it.
 
-    What cannot be written in the background comes back as ``engine.requests.failures``.
+    What cannot be written in the background comes back as ``engine.requests.failures``. ``captured_at``: how many
+    batches the training had done at the newest capture, -1 before the first.
     """
+
+    captured_at: int
 
     def ready(self, asked: Sequence[SaveRequest], moment: Moment) -> bool:
         """Say whether a checkpoint is taken now, once the one before is written; False: at a later safe point."""

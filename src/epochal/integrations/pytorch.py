@@ -94,7 +94,6 @@ class Loop:
     def parts(self) -> dict[str, Any]:
         """Return the state of everything that was given to the loop, of its data and the random generators."""
         run = self.run
-        run.captured_at = run.engine.batches
         own = {"data": run.position.state_dict(inside=run.engine.in_epoch), "gradients": self.gradients.state_dict()}
         return {**self.state.parts(), **own, "rng": random_state()}
 
@@ -137,6 +136,8 @@ class Loop:
         try:
             optimizer = self.state.optimizers[0] if self.state.optimizers else None
             lifetime.begin(run, model=self.state.model, optimizer=optimizer, trainer=self, saved=saved)
+            if saved is not None and not engine.rank:
+                self.folder.make()
         except BaseException:
             self.remove_hooks()
             raise

@@ -48,7 +48,6 @@ class LoopRun(Run):
         self.iterating: object = None  # the generator of batches in whose body the user's code is
         self.trained = False
         self.validated_loaders = 0  # in this validation
-        self.captured_at = -1  # how many batches were done when the newest checkpoint was taken
 
     def epochs(self, n: int) -> Generator[int, None, None]:
         """Yield the epochs up to ``n`` that are left, from 0 or from where a resumed run goes on, until a stop.
@@ -262,10 +261,12 @@ class LoopRun(Run):
         engine = self.engine
         if reading.length is not None and reading.taken >= reading.length:
             return
-        request = None if engine.saver is None else engine.saver.last_request(f"stopped: {self.stop_reason}")
-        if request is not None and self.captured_at != engine.batches:
-            engine.requests.add_save(request)
-            self.take_saves()
+        saver = engine.saver
+        if saver is not None and saver.captured_at != engine.batches:
+            request = saver.last_request(f"stopped: {self.stop_reason}")
+            if request is not None:
+                engine.requests.add_save(request)
+                self.take_saves()
         engine.epoch_cut = True
 
     def go_back(self) -> bool:
