@@ -1,7 +1,7 @@
 """What a checkpoint costs: how long the training stands still, until it is on the disk, memory; ours and the peers'.
 
     python benchmarks/checkpoint.py            print the table: 1 GB of parameters and AdamW's state
-    python benchmarks/checkpoint.py --write    and put it between the marks in docs/callbacks/checkpoint.md
+    python benchmarks/checkpoint.py --write    and put it between the marks in README.md and its page
     python benchmarks/checkpoint.py --gb 0.2 --repeats 3    smaller, for a first look
 
 Each way saves from a process of its own. Every save has its own units, measured right before it in the same process:
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import torch
 from report import table, write
 
-PAGES = ("docs/callbacks/checkpoint.md",)
+PAGES = ("README.md", "docs/callbacks/checkpoint.md")
 WIDTH, CHUNK = 768, 4 << 20
 LIMITS = {"eager": (1.3, 1.2, 1.05), "lazy": (0.2, 1.2, 1.05)}  # stall, durable, memory; a page of slack in memory
 
