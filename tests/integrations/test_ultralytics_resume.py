@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,24 @@ def test_a_kill_while_last_pt_is_stripped_leaves_it_whole(tmp_path):
         stripping(Ending(path).final_eval)()
     assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (b"whole", 1)
     assert strip_optimizer is own
+
+
+def test_the_log_names_the_file_that_is_stripped_and_no_temporary_one(
+    tmp_path, caplog, monkeypatch, offline_ultralytics
+):
+    import torch
+    from ultralytics.utils import LOGGER
+    from ultralytics.utils.torch_utils import strip_optimizer as strip
+
+    path = tmp_path / "last.pt"
+    torch.save({"model": torch.nn.Linear(1, 1), "train_args": {}}, path)
+    monkeypatch.setattr(sys.modules[__name__], "strip_optimizer", strip)
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    with caplog.at_level("INFO", LOGGER.name):
+        stripping(Ending(path).final_eval)()
+    assert f"Optimizer stripped from {path}, 0.0MB" in caplog.text
+    assert ".tmp-epochal" not in caplog.text
+    assert LOGGER.filters == []
 
 
 # -- the order of the data --------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from epochal.checkpointing.atomic import replaced
 from epochal.checkpointing.checkpoint import checkpoint
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.core.errors import CheckpointError, MissingExtra
-from epochal.integrations.ultralytics_atomic import replaced
 
 
 class Kind(StrEnum):

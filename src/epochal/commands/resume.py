@@ -14,6 +14,7 @@ from epochal.commands.find import store_folder
 from epochal.core.errors import CheckpointError
 from epochal.runs.command import Recorded, read_recorded
 from epochal.runs.folder import MARK, runs_named
+from epochal.runs.process import refuse_if_trained
 from epochal.runs.resume import VARIABLE
 
 
@@ -35,6 +36,7 @@ class Restart(NamedTuple):
 def restart(folder: Path) -> Restart:
     """Return how a run's training is started again; CheckpointError says what to do where it cannot be."""
     folder = folder.absolute()
+    refuse_if_trained(folder / MARK)
     points = [one for one in read_listing(store_folder(folder)).saved if one.manifest.resume_point]
     if not points:
         raise CheckpointError(f"{folder} holds no checkpoint to go on from; start its script again")

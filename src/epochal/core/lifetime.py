@@ -149,6 +149,8 @@ def close(run: "Run") -> None:
         engine.grammar_watch.remove()
         engine.grammar_watch = None
     unwatch(engine)
+    if run.folder is not None:
+        run.folder.leave()
     run.roster.release()
     engine.in_training = engine.in_epoch = engine.in_batch = engine.in_validation = engine.in_val_batch = False
     engine.data = engine.outputs = engine.predicted = engine.trial = None

@@ -44,6 +44,10 @@ class Folder(Protocol):
         """Make the folder, if it is not there, and return it."""
         ...
 
+    def leave(self) -> None:
+        """Write down, if the folder was made, that this process trains the run no more."""
+        ...
+
 
 class Run:
     """A training as callbacks see it: where it stands, what was measured, and the verbs that steer it.

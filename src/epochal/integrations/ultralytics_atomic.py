@@ -1,13 +1,14 @@
 """Ultralytics' own files, last.pt, best.pt and the like, written whole or not at all."""
 
-import os
+import logging
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.checkpointing.commit import remove_leftovers, sync_folder, temporary_name
+from epochal.checkpointing.atomic import replaced, write_atomically
+from epochal.checkpointing.commit import remove_leftovers
 from epochal.core.log import log
 
 PLACES = ("last", "best", "wdir")
@@ -41,30 +42,6 @@ class AtomicPath(Native):
             return 0
 
 
-def write_atomically(path: Path, data: Any) -> int:
-    """Write a file whole or not at all, and return its length; OSError where the disk refuses."""
-
-    def put(temporary: Path) -> int:
-        return temporary.write_bytes(data)
-
-    return replaced(path, put)
-
-
-def replaced(path: Path, put: Callable[[Path], Any]) -> Any:
-    """Let ``put`` write a temporary file, force it to the disk and give it a name; return what ``put`` returned."""
-    temporary = path.parent / temporary_name(path.name)
-    try:
-        result = put(temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return result
-
-
 def own_files(trainer: Any) -> Callable[[], None]:
     """Let a trainer write its files so, and return what undoes it; what a killed one left half written goes."""
     with suppress(OSError):
@@ -90,7 +67,11 @@ def stripping(original: Any) -> Any:
             return original()
 
         def strip_optimizer(f: Any = "best.pt", s: str = "", updates: dict[str, Any] | None = None) -> Any:
-            return replaced(Path(s or f), lambda temporary: strip(f, s=str(temporary), updates=updates))
+            def put(temporary: Path) -> Any:
+                with unsaid(f" saved as {temporary},", f" saved as {s}," if s else ""):
+                    return strip(f, s=str(temporary), updates=updates)
+
+            return replaced(Path(s or f), put)
 
         setattr(home, STRIP, strip_optimizer)
         try:
@@ -99,3 +80,19 @@ def stripping(original: Any) -> Any:
             setattr(home, STRIP, strip)
 
     return final_eval
+
+
+@contextmanager
+def unsaid(words: str, better: str) -> Generator[None, None, None]:
+    """Let Ultralytics' log say something better in the place of some words."""
+    from ultralytics.utils import LOGGER
+
+    def improve(record: logging.LogRecord) -> bool:
+        record.msg = str(record.msg).replace(words, better)
+        return True
+
+    LOGGER.addFilter(improve)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(improve)

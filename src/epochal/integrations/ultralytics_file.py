@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epochal.checkpointing.atomic import write_atomically
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.core.errors import CheckpointError, MissingExtra
-from epochal.integrations.ultralytics_atomic import write_atomically
 from epochal.integrations.ultralytics_safe import refusal
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from epochal.checkpointing.atomic import write_atomically
 from epochal.checkpointing.layout import FOLDER
 from epochal.core.errors import ArgumentError, CapabilityError, CheckpointError
 from epochal.core.log import log
-from epochal.integrations.ultralytics_atomic import write_atomically
 from epochal.integrations.ultralytics_file import check_buildable, cut_results, write_resume_file
 from epochal.integrations.ultralytics_state import plain
 from epochal.runs.folder import MARK
@@ -41,7 +41,6 @@ class Resumption(NamedTuple):
     def begin(self) -> Path:
         """Write last.pt as it was at the checkpoint, cut what came after it off the results, and return last.pt."""
         last, results = self.save_dir / "weights" / "last.pt", self.save_dir / "results.csv"
-        (self.point.folder.path / ENDED).unlink(missing_ok=True)
         cut_results(results, self.facts["epoch"] + 1)
         write_resume_file(self.point.saved, last, self.args, results)
         return last
@@ -186,6 +185,11 @@ def brief(value: Any) -> str:
     text = repr(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return f"{len(value)} layers {text}" if isinstance(value, list) else text
+
+
+def mark_begun(folder: Path) -> None:
+    """Forget that an earlier training in this folder was done: it is trained in again."""
+    (folder / ENDED).unlink(missing_ok=True)
 
 
 def mark_ended(folder: Path, trainer: Any) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from epochal.core.errors import ArgumentError, CheckpointError
+from epochal.core.log import log
 from epochal.runs.command import recorded
+from epochal.runs.process import this_process
 
 MARK = "run.json"
 
@@ -55,21 +58,44 @@ class RunFolder:
             self.choose()
 
     def claim(self) -> None:
-        """Write the mark, which only one process can; one that comes second goes on to the next free name."""
+        """Write the mark, which only one process can; one that comes second goes on to the next free name.
+
+        The mark of a run that goes on stays and tells of this process from now on.
+        """
         import json
         from datetime import UTC, datetime
 
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
-            about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat(), "pid": os.getpid()}
-            about |= self.command
+            about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat()}
+            about |= this_process() | self.command
             try:
                 with (self.path / MARK).open("x", encoding="utf-8") as mark:
                     mark.write(json.dumps(about, indent=2) + "\n")
             except FileExistsError:
                 if self.fresh and not self.made and self.choose():
                     continue
+                self.rewrite(this_process())
             return
+
+    def leave(self) -> None:
+        """Write down that this process trains the run no more: who resumes it need not wait for the process' end."""
+        if self.made:
+            self.rewrite({"started": None}, of=os.getpid())
+
+    def rewrite(self, changes: Mapping[str, Any], *, of: int | None = None) -> None:
+        """Change what the mark says, if it can be read and, where ``of`` names one, tells of that process."""
+        import json
+
+        from epochal.checkpointing.commit import write_pointer
+
+        mark = self.path / MARK
+        try:
+            about = json.loads(mark.read_text(encoding="utf-8"))
+            if isinstance(about, dict) and of in (None, cast("dict[str, Any]", about).get("pid")):
+                write_pointer(mark, json.dumps({**about, **changes}, indent=2))
+        except (OSError, ValueError) as error:  # it is gone, torn or not ours to write: no reason to end a training
+            log().debug("%s stays as it is: %s", mark, error)
 
     def choose(self) -> bool:
         """Go on to the next free name if this one is taken by now, and say whether that was so."""

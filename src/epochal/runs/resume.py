@@ -10,7 +10,8 @@ from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.saved import SavedCheckpoint
 from epochal.checkpointing.store import CheckpointStore
 from epochal.core.errors import CheckpointError
-from epochal.runs.folder import RunFolder, default_name, runs_named
+from epochal.runs.folder import MARK, RunFolder, default_name, runs_named
+from epochal.runs.process import refuse_if_trained
 
 logger = logging.getLogger("epochal")
 VARIABLE = "EPOCHAL_RESUME"
@@ -51,7 +52,8 @@ def find_resume_point(
 
 
 def at_run(folder: Path) -> ResumePoint | None:
-    """Return the newest resume point of a run, or None."""
+    """Return the newest resume point of a run, or None; CheckpointError if a living process trains it."""
+    refuse_if_trained(folder / MARK)
     store = CheckpointStore(folder / FOLDER)
     saved = store.newest_resume_point()
     return None if saved is None else found(folder, store, saved)
@@ -67,6 +69,7 @@ def at_path(path: Path) -> ResumePoint:
             raise CheckpointError(
                 f"resume: {path} was taken inside an epoch, for export and rescue; resume its run, {path.parent.parent}"
             )
+        refuse_if_trained(path.parent.parent / MARK)
         return found(path.parent.parent, CheckpointStore(path.parent), saved)._replace(chosen=True)
     point = at_run(path)
     if point is None:
