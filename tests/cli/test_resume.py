@@ -62,7 +62,7 @@ def test_it_shows_what_it_would_do_and_does_nothing_without_a_yes(killed, epocha
         done = epochal("resume", str(killed), answer=answer)
         assert done.returncode == 1
         lines = done.stdout.splitlines()
-        assert lines[0] == "goes on from  epoch-0001-step-000000: epoch 1, step 0"
+        assert lines[0] == "goes on from  epoch-0001-step-000000, after 2 epochs, 0 steps"
         assert lines[1] == f"in            {killed.parents[1]}"
         assert lines[2] == f"runs          EPOCHAL_RESUME={killed} {sys.executable} train.py 'a b'"
         assert "value" not in done.stdout
@@ -119,6 +119,13 @@ def test_a_run_without_a_checkpoint_is_started_again_by_hand(killed, epochal):
     shutil.rmtree(killed / "checkpoints")
     done = epochal("resume", str(killed), "--yes")
     assert (done.returncode, "holds no checkpoint to go on from" in done.stderr) == (2, True)
+
+
+def test_a_yolo_training_that_is_done_is_not_started_again(killed, epochal):
+    (killed / "ended.json").write_text("{}")
+    done = epochal("resume", str(killed), "--yes")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{killed} is done: all its epochs are trained" in done.stderr
 
 
 def test_a_module_is_recorded_as_a_module(tmp_path):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from epochal import Checkpoint, EarlyStopping, attach
+from epochal.commands.find import run_folder
 from epochal.core.errors import ArgumentError, CapabilityError, CheckpointError
 from epochal.integrations.ultralytics_atomic import AtomicPath, stripping
 from epochal.integrations.ultralytics_order import Order
+from epochal.integrations.ultralytics_resume import run_at
 from epochal.testing import RecordEvents, check_events
 
 
@@ -213,6 +215,15 @@ def test_a_run_is_named_by_any_of_its_folders(yolo, options, named, monkeypatch,
     assert isinstance(found, Resumption)
     assert (found.save_dir, found.point.saved.manifest.epoch) == (save_dir, 0)
     assert found.point.chosen is (named == "checkpoint")
+
+
+def test_of_two_runs_in_one_folder_the_newer_goes_on(yolo, options):
+    save_dir = Path(options["project"]) / "t"
+    (save_dir / "epochal" / "ended.json").write_text('{"epochs": 2, "save_dir": "."}')
+    train(yolo, {**options, "exist_ok": True}, crash=(1, 1))
+    assert run_folder(save_dir) == run_at(save_dir, (None, None)) == save_dir / "epochal-2"
+    _, run, record, _ = go_on(yolo, options)
+    assert (run.dir, "on_resume" in record.events, len(run.history)) == (save_dir / "epochal-2", True, 2)
 
 
 def test_the_newest_run_of_the_name_is_found(yolo, options, tmp_path, caplog):

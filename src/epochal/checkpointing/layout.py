@@ -157,6 +157,16 @@ class Manifest:
         return cls(name=free(name), serial=serial, created=now(), **told)
 
     @property
+    def done(self) -> str:
+        """How much of the training was done, in words.
+
+        >>> Manifest("a", epoch=3, step=120).done, Manifest("a", epoch=0, batch=16, step=4).done
+        ('4 epochs, 120 steps', '0 epochs, 17 batches, 4 steps')
+        """
+        epochs, inside = (self.epoch + 1, "") if self.batch is None else (self.epoch, f", {self.batch + 1} batches")
+        return f"{epochs} epochs{inside}, {self.step} steps"
+
+    @property
     def size(self) -> int:
         """The bytes of all files of this checkpoint, the manifest and ``COMMIT`` left out."""
         return sum(record.size for record in self.files.values())

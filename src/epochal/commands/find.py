@@ -5,7 +5,7 @@ from pathlib import Path
 
 from epochal.checkpointing.layout import FOLDER
 from epochal.core.errors import CheckpointError, nearest
-from epochal.runs.folder import MARK
+from epochal.runs.folder import MARK, runs_named
 
 RUNS = Path("runs")
 INNER = "epochal"  # a YOLO run's folder in Ultralytics' own
@@ -34,9 +34,9 @@ def run_folder(run: Path) -> Path:
 
 
 def inner(folder: Path) -> Path:
-    """Return the run's folder in one that YOLO made, else the folder itself."""
+    """Return the run's folder in one that YOLO made, the newest of several, else the folder itself."""
     is_run = (folder / MARK).exists() or (folder / FOLDER).is_dir()
-    return folder / INNER if not is_run and (folder / INNER / MARK).exists() else folder
+    return folder if is_run else (runs_named(folder, INNER) or [folder])[-1]
 
 
 def run_name(mark: Path) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 from epochal.checkpointing.listing import read_listing
 from epochal.commands.find import store_folder
 from epochal.core.errors import CheckpointError
+from epochal.integrations.ultralytics_resume import ENDED
 from epochal.runs.command import Recorded, read_recorded
 from epochal.runs.folder import MARK, runs_named
 from epochal.runs.process import refuse_if_trained
@@ -37,6 +38,8 @@ def restart(folder: Path) -> Restart:
     """Return how a run's training is started again; CheckpointError says what to do where it cannot be."""
     folder = folder.absolute()
     refuse_if_trained(folder / MARK)
+    if (folder / ENDED).exists():
+        raise CheckpointError(f"{folder} is done: all its epochs are trained, there is nothing to go on with")
     points = [one for one in read_listing(store_folder(folder)).saved if one.manifest.resume_point]
     if not points:
         raise CheckpointError(f"{folder} holds no checkpoint to go on from; start its script again")
@@ -49,8 +52,7 @@ def restart(folder: Path) -> Restart:
         )
     python = recorded.python if recorded.python and shutil.which(recorded.python) else sys.executable
     now = points[-1].manifest
-    batch = "" if now.batch is None else f", batch {now.batch}"
-    point = f"{now.name}: epoch {now.epoch}{batch}, step {now.step}"
+    point = f"{now.name}, after {now.done}"
     newest = runs_named(folder.parent, recorded.base or folder.name)[-1:]
     newer = newest[0] if newest and newest[0] != folder else None
     return Restart(folder, [python, *recorded.command], recorded.directory, point, newer)

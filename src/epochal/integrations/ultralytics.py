@@ -58,7 +58,7 @@ class TrainerFolder(RunFolder):
 
     def __init__(self, folder: RunFolder, title: str) -> None:
         super().__init__(folder.parent, folder.path.name, fresh=False)
-        self.title = title
+        self.base, self.title = folder.base, title
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from epochal.core.errors import ArgumentError, CapabilityError, CheckpointError
 from epochal.core.log import log
 from epochal.integrations.ultralytics_file import check_buildable, cut_results, write_resume_file
 from epochal.integrations.ultralytics_state import plain
-from epochal.runs.folder import MARK
+from epochal.runs.folder import MARK, runs_named
 from epochal.runs.resume import VARIABLE, ResumePoint, at_path, at_run
 
 INNER = "epochal"  # a run's folder in Ultralytics' own, unless attach names it
@@ -41,6 +41,7 @@ class Resumption(NamedTuple):
     def begin(self) -> Path:
         """Write last.pt as it was at the checkpoint, cut what came after it off the results, and return last.pt."""
         last, results = self.save_dir / "weights" / "last.pt", self.save_dir / "results.csv"
+        (self.point.folder.path / ENDED).unlink(missing_ok=True)
         cut_results(results, self.facts["epoch"] + 1)
         write_resume_file(self.point.saved, last, self.args, results)
         return last
@@ -96,8 +97,9 @@ def plan(
 def run_at(path: Path, place: tuple[str | None, str | None]) -> Path:
     """Return the run, or the checkpoint, that a path names: itself, or the run in a folder of Ultralytics'."""
     path = path.expanduser().absolute()
-    inner = path / (place[1] or INNER)
-    return inner if (inner / FOLDER).is_dir() and not (path / FOLDER).is_dir() else path
+    if (path / FOLDER).is_dir():
+        return path
+    return next((run for run in reversed(runs_named(path, place[1] or INNER)) if (run / FOLDER).is_dir()), path)
 
 
 def newest_run(
@@ -111,9 +113,10 @@ def newest_run(
         inside, base, inner = first.parent, first.name, place[1] or INNER
     found: list[tuple[str, Path]] = []
     for folder in inside.glob(f"{base}*"):
-        run, number = folder / inner, folder.name.removeprefix(base).removeprefix("-")
-        if (number.isdigit() or not number) and run not in seen and (run / MARK).exists():
-            found.append((created(run / MARK), run))
+        number = folder.name.removeprefix(base).removeprefix("-")
+        if number.isdigit() or not number:
+            runs = runs_named(folder, inner) if inner else [folder]  # exist_ok=True leaves several in one folder
+            found += [(created(run / MARK), run) for run in runs if run not in seen and (run / MARK).exists()]
     if not found:
         log().warning("resume: there is no run %r in %s; the training starts afresh.", base, inside)
         return None
@@ -185,11 +188,6 @@ def brief(value: Any) -> str:
     text = repr(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return f"{len(value)} layers {text}" if isinstance(value, list) else text
-
-
-def mark_begun(folder: Path) -> None:
-    """Forget that an earlier training in this folder was done: it is trained in again."""
-    (folder / ENDED).unlink(missing_ok=True)
 
 
 def mark_ended(folder: Path, trainer: Any) -> None:

@@ -21,7 +21,7 @@ from epochal.integrations.ultralytics_exact import ExactState
 from epochal.integrations.ultralytics_names import aliases, named_losses, validated
 from epochal.integrations.ultralytics_native import switch_off_replaced
 from epochal.integrations.ultralytics_predictions import ValidationBatch
-from epochal.integrations.ultralytics_resume import mark_begun, mark_ended
+from epochal.integrations.ultralytics_resume import mark_ended
 from epochal.integrations.ultralytics_rollback import DOOR, GoingBack
 from epochal.integrations.ultralytics_state import parts
 from epochal.integrations.ultralytics_trial import UltralyticsTrial
@@ -78,7 +78,6 @@ class Training:
         lifetime.begin(run, trainer=self.trainer, saved=states)
         engine.fitness_rule.native = None
         try:
-            mark_begun(folder.path)
             if resumption is not None and saved is not None:
                 folder.make()
                 store.protect(saved.manifest.name)

@@ -79,5 +79,5 @@ def at_path(path: Path) -> ResumePoint:
 
 def found(folder: Path, store: CheckpointStore, saved: SavedCheckpoint) -> ResumePoint:
     """Say from where the training goes on, and return it."""
-    logger.info("resume: %s goes on after epoch %d, step %d", folder, saved.manifest.epoch, saved.manifest.step)
+    logger.info("resume: %s goes on after %s.", folder, saved.manifest.done)
     return ResumePoint(RunFolder(folder.parent, folder.name, fresh=False), store, saved)
