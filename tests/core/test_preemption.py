@@ -88,6 +88,15 @@ def test_a_second_ctrl_c_leaves_at_once():
     assert preemption.within(run.engine, 10.0) == 0.0
 
 
+def test_what_a_second_ctrl_c_leaves_unsaved_is_said_and_no_callback_is_blamed(caplog):
+    class Asks(Callback):
+        def on_train_batch_start(self, run):
+            run.save("x")
+
+    run_of(KeyboardInterrupt, Asks(), Send(signal.SIGINT, signal.SIGINT, event="on_train_batch_start"))
+    assert "asked for a checkpoint (x), and the training was left at once." in caplog.text
+
+
 def test_what_is_saved_is_a_point_to_resume_from_or_nothing_if_there_is_one():
     run, _, _ = run_of(Preempted, each_epoch(), Send(signal.SIGTERM, event="on_train_batch_start"))
     assert [one.manifest.epoch for one in run.checkpoints] == [0]

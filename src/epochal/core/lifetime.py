@@ -155,10 +155,10 @@ def close(run: "Run") -> None:
     engine.in_training = engine.in_epoch = engine.in_batch = engine.in_validation = engine.in_val_batch = False
     engine.data = engine.outputs = engine.predicted = engine.trial = None
     engine.sinks = ()
+    hurried = out_of_time(engine)
     for late in engine.requests.take_saves():
-        log().warning(
-            "%s asked for a checkpoint (%s) when the training was over; ask in on_train_end.", late.by, late.reason
-        )
+        when = ", and the training was left at once" if hurried else " when the training was over; ask in on_train_end"
+        log().warning("%s asked for a checkpoint (%s)%s.", late.by, late.reason, when)
     engine.active = False
 
 

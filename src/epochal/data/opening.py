@@ -96,13 +96,17 @@ def skipper(loader: Any, iterator: Any) -> tuple[Callable[[], Any], str]:
             iterator._num_yielded += 1
 
         return skip, "by its indices"
-    return lambda: next(iterator), "by fetching what lies before and dropping it; epochal.ResumableLoader need not"
+    if isinstance(loader, (list, tuple)):
+        return lambda: next(iterator), "by its indices"
+    better = "; epochal.ResumableLoader need not" if is_map_style(loader) else ""
+    return lambda: next(iterator), f"by fetching what lies before and dropping it{better}"
 
 
 def is_map_style(loader: Any) -> bool:
     """Say whether a torch DataLoader's data set is asked for indices."""
-    return hasattr(loader.dataset, "__getitem__") and not any(
-        one.__name__ == "IterableDataset" for one in type(loader.dataset).__mro__
+    dataset = getattr(loader, "dataset", None)
+    return hasattr(dataset, "__getitem__") and not any(
+        one.__name__ == "IterableDataset" for one in type(dataset).__mro__
     )
 
 

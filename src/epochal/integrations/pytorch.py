@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -100,10 +101,17 @@ class Loop:
     def restore(self, saved: Any) -> None:
         """Give everything the state that a checkpoint holds; the run and its callbacks get theirs from the engine."""
         self.state.restore(saved)
-        self.gradients.load_state_dict(saved.load("gradients") if "gradients" in saved.parts else {})
+        self.gradients.forget()
+        self.restore_gradients(saved)
+        self.run.saved_gradients = partial(self.restore_gradients, saved)
         place = saved.load("data") if "data" in saved.parts else None  # 0.1.0 saved none
         self.run.position.load_state_dict(place, saved.load("rng"))
         self.run.saved_states = saved.load("callbacks")
+
+    def restore_gradients(self, saved: Any) -> None:
+        """Put back the gradients that waited for a step, unless they are there."""
+        if not self.gradients.are_loaded():
+            self.gradients.load_state_dict(saved.load("gradients") if "gradients" in saved.parts else {})
 
     def __enter__(self) -> LoopRun:
         """Begin: hooks are set, callbacks have their state, and a resumed run stands where it was."""

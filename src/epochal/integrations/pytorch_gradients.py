@@ -30,6 +30,7 @@ class Gradients:
     def __init__(self, model: Any, optimizers: Sequence[Any], batches: Callable[[], int]) -> None:
         self.model, self.optimizers, self.batches = model, optimizers, batches
         self.used: dict[int, tuple[int, list[Mark]]] = {}  # optimizer -> when it stepped, and what it used
+        self.loaded: list[tuple[Any, Any, int]] | None = None  # parameters, their gradients when loaded, and versions
         self.handles: list[Any] = []
 
     def watch(self) -> None:
@@ -44,6 +45,7 @@ class Gradients:
 
     def stepped(self, optimizer: Any, *_: Any) -> None:
         """The gradients of an optimizer have been used."""
+        self.forget()
         known = {id(one.group): one.watched for one in self.used.get(id(optimizer), (0, []))[1]}
         marks = [Mark(group, known.get(id(group))) for group in optimizer.param_groups]
         self.used[id(optimizer)] = self.batches(), marks
@@ -81,6 +83,17 @@ class Gradients:
         for owner, name, parameter in self.parameters():
             saved = state.get(owner, {}).get(name)
             parameter.grad = None if saved is None else unpacked(saved).to(parameter.device)
+        self.loaded = [(one, one.grad, version_of(one.grad)) for _, _, one in self.parameters()]
+
+    def are_loaded(self) -> bool:
+        """Say whether all are as they were loaded; nobody must find others in their place who knows them already."""
+        return self.loaded is not None and all(
+            one.grad is grad and version_of(grad) == version for one, grad, version in self.loaded
+        )
+
+    def forget(self) -> None:
+        """Hold what was loaded no longer."""
+        self.loaded = None
 
 
 class Mark:
@@ -95,7 +108,7 @@ class Mark:
             having = [one for one in group["params"] if one.grad is not None]
             self.watched = min(having, key=lambda one: one.numel()) if having else None
         self.gradient = None if self.watched is None else self.watched.grad
-        self.version = 0 if self.gradient is None else self.gradient._version
+        self.version = version_of(self.gradient)
 
     def holds(self) -> bool:
         """Say whether no gradient was added since."""
@@ -103,6 +116,11 @@ class Mark:
             return all(one.grad is None for one in self.group["params"])
         gradient = self.watched.grad
         return gradient is None or (gradient is self.gradient and gradient._version == self.version)
+
+
+def version_of(gradient: Any) -> int:
+    """Return how often a gradient was written; 0 for none."""
+    return 0 if gradient is None else gradient._version
 
 
 def packed(gradient: Any) -> Any:

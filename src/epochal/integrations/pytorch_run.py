@@ -1,6 +1,6 @@
 """The run of a plain loop: the user's generators, and what they tell the engine."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,7 @@ class LoopRun(Run):
         self.position = Position()
         self.resumed_from: ResumePoint | None = None
         self.saved_states: Mapping[str, Any] = {}  # of the callbacks, where an epoch begins again
+        self.saved_gradients: Callable[[], None] | None = None  # puts those of a checkpoint back
         self.announced = self.told = False
         self.left = False  # the user broke out of epochs(): the open epoch ends with whatever comes next
         self.iterating: object = None  # the generator of batches in whose body the user's code is
@@ -145,11 +146,20 @@ class LoopRun(Run):
         reading = position.read(loader, skips)
         if reading.anew:
             engine.metrics.begin_epoch()
+            self.saved_gradients = None
+        self.put_gradients_back()
         engine.num_batches = None if reading.length is None else reading.first + reading.length
         if self.resumed_from is not None and not self.told:
             self.told = True
             tell_resumed(self.resumed_from.saved, engine, position)
         return reading
+
+    def put_gradients_back(self) -> None:
+        """Undo what code on the way to where a checkpoint was taken, as a ``zero_grad``, did to gradients that wait."""
+        if self.saved_gradients is not None:
+            self.saved_gradients()
+            if self.position.saved is None and not self.position.left:  # there now
+                self.saved_gradients = None
 
     def batches_left(self, loader: Any) -> int:
         """Return how many batches of a loader come; TypeError if it does not say."""
@@ -214,6 +224,7 @@ class LoopRun(Run):
         self.announce()
         if not self.trained:
             self.trained = True
+            self.put_gradients_back()
             self.engine.train_start(n)
         self.engine.num_epochs = n
 
@@ -222,6 +233,7 @@ class LoopRun(Run):
         engine = self.engine
         self.left, self.iterating, engine.num_batches = False, None, None
         self.position.begin_epoch(engine.next_epoch)
+        self.put_gradients_back()
         engine.epoch_start(engine.next_epoch)
         if self.position.left:
             reload_states(self.roster, self.saved_states)

@@ -117,7 +117,7 @@ def check(thing: Any, what: str, wanted: str) -> None:
 
 def different(saved: Any, lines: Sequence[str]) -> CheckpointError:
     """Return the error for a checkpoint of another model or optimizer, naming what differs."""
-    listed = "\n  ".join(lines)
+    listed = "\n".join(lines).replace("\n", "\n  ")
     return CheckpointError(
         f"{saved.path} is the checkpoint of another training:\n  {listed}\n"
         "Nothing was loaded. Give Loop what it was saved with, or start without resume=."
