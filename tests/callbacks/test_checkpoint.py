@@ -234,8 +234,8 @@ def test_overhead_keeps_standing_still_within_its_share_of_a_training(monkeypatc
         monkeypatch.setattr(f"{module}.perf_counter", lambda: clock[0])
     monkeypatch.setattr("epochal.core.engine.time.monotonic", lambda: clock[0])
     result = simulate([Work(), Checkpoint(overhead=0.1, keep_last=-1)], losses(*range(30)))
-    # epochs of 1 s, a stall of 0.5 s: one save, then 5 s of training for each
-    assert result.saved == list(range(0, 30, 5))
+    # epochs of 1 s, a stall of 0.5 s: one save, then 5 s of training for each; and the end
+    assert result.saved == [*range(0, 30, 5), 29]
 
 
 def test_overhead_saves_at_batches_ends_where_the_trainer_resumes_from_them(tmp_path):
@@ -251,8 +251,9 @@ def test_overhead_saves_at_batches_ends_where_the_trainer_resumes_from_them(tmp_
                 net(x).sum().backward()
                 optimizer.step()
                 if run.batch == 1:
-                    assert len(run.checkpoints) or run.engine.saver.busy
-    assert run.checkpoints[0].manifest.reason == "within 50.00% of the time"
+                    run.engine.saver.flush()
+                    assert run.checkpoints.last.manifest.reason == "within 50.00% of the time"
+    assert run.checkpoints.last.manifest.reason == "the end of the training"
 
 
 @pytest.mark.parametrize(

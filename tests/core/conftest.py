@@ -2,7 +2,7 @@
 
 import pytest
 
-from epochal.core import lifetime
+from epochal.core import lifetime, preemption
 from epochal.core.events import EVENT_NAMES
 from epochal.core.run import ALL_CAPABILITIES, Run
 
@@ -67,4 +67,12 @@ class Driver:
 
 @pytest.fixture
 def drive():
-    return Driver
+    made = []
+
+    def make(*callbacks, **options):
+        made.append(Driver(*callbacks, **options))
+        return made[-1]
+
+    yield make
+    for one in made:  # those that a test left in the middle have the signals still
+        preemption.unwatch(one.engine)

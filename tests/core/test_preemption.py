@@ -388,4 +388,4 @@ def test_the_exception_travels():
 def test_it_is_in_the_log_where_the_training_ended(caplog):
     with caplog.at_level(logging.WARNING, "epochal"):
         run_of(Preempted, Send(signal.SIGTERM))
-    assert "SIGTERM: the training ends here, in epoch 1, after 6 steps" in caplog.text
+    assert "SIGTERM: the training ends here, in its epoch 2, after 6 steps" in caplog.text

@@ -106,6 +106,12 @@ class Checkpoint(Policy):
                 self.when.told(stall=cost.stall, durable=cost.durable, over=cost.over)
         super().at_safe_point(run, now)
 
+    def on_train_end(self, run: "Run") -> None:
+        """Keep the end of the training, which no pace would meet."""
+        saver = cast("RunSaver", run.engine.saver)
+        if isinstance(self.when, Pace) and saver.captured_at != run.engine.batches:
+            run.request_save("the end of the training")
+
     def act(self, run: "Run", now: "Moment") -> None:
         """Ask for a checkpoint of this moment."""
         run.request_save(self.when.reason(now), patient=self.patient)

@@ -7,6 +7,10 @@ from typing import Any, cast
 
 DEPTH = 7  # loader, subset, data set, composed transforms, their list, one of them, its generator
 LONGEST = 64  # a longer list holds samples, not parts
+PLAIN = (
+    list.__iter__,
+    tuple.__iter__,
+)  # one with an iteration of its own may do anything in it: fetch data, be used up
 
 
 def restorer(*things: object) -> Callable[[], None]:
@@ -60,7 +64,7 @@ def generators(thing: object, depth: int, seen: dict[int, object], path: str = "
 
 def parts(thing: object) -> list[tuple[Any, Any]]:
     """Return what a thing is made of, with its names."""
-    if isinstance(thing, (Mapping, list, tuple)):
+    if isinstance(thing, Mapping) or getattr(type(thing), "__iter__", None) in PLAIN:
         several = cast("Mapping[Any, Any] | list[Any]", thing)
         if len(several) > LONGEST:
             return []

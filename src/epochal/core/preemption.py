@@ -132,7 +132,7 @@ def leave(engine: "Engine", now: "Moment") -> None:
         return
     number = engine.requests.signals[0]
     log().warning(
-        "%s: the training ends here, in epoch %d, after %d steps.", name_of(number), engine.epoch, engine.step
+        "%s: the training ends here, in its epoch %d, after %d steps.", name_of(number), engine.epoch + 1, engine.step
     )
     saver = engine.saver
     if saver is not None and engine.rank == 0:

@@ -10,6 +10,7 @@ from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.log import log
 from epochal.core.moment import Moment
+from epochal.core.requests import SaveRequest
 from epochal.core.rollback import roll_back
 from epochal.core.run import Run
 from epochal.core.saving import save
@@ -290,8 +291,11 @@ class LoopRun(Run):
                     " the two cannot be gone back over.", request.by, request.reason,
                 )  # fmt: skip
             return False
+        asked = list(self.engine.requests.rollbacks)
         if not roll_back(self.engine):
             return False
+        for one in asked:  # killed before the next checkpoint it must leave out the same
+            self.engine.requests.add_save(SaveRequest(f"went back: {one.reason}", one.by))
         self.open_epoch()
         return True
 
