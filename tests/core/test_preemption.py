@@ -35,6 +35,12 @@ class Send(Callback):
                 self.then.append("went on")
 
 
+@pytest.fixture(autouse=True)
+def nobody_trains():
+    for engine in list(preemption._trainings):  # a test of another file that left a training in the middle
+        preemption.unwatch(engine)
+
+
 def each_epoch():
     return Checkpoint(Every(epochs=1), keep_last=-1, keep_best=0)
 

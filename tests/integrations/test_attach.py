@@ -48,7 +48,6 @@ def test_the_network_inside_yolo_is_sent_to_yolo(yolo):
         ([Demanding()], {}, CapabilityError, "requires pause, which Ultralytics YOLO cannot deliver"),
         ([], {"fitness": 3}, ArgumentError, "fitness="),
         ([], {"name": "a/b"}, ArgumentError, "name='a/b' must be one folder's name"),
-        ([], {"resume": True}, CapabilityError, r"model\.train\(resume=True\)"),
     ],
 )
 def test_what_cannot_work_is_said_at_attach_and_the_model_stays_free(yolo, callbacks, options, error, says):

@@ -112,7 +112,7 @@ def test_what_was_skipped_stays_skipped_after_a_resume(tmp_path):
         seen = []
         loop = Loop(
             model=script.net, **script.given(), dir=tmp_path, name="run", resume=resume,
-            callbacks=[Checkpoint(Every(batches=1)), Back((1, 3), skip=(2, 3)), Cut()],
+            callbacks=[Checkpoint(Every(batches=1)), Back((1, 2), skip=(1, 2)), Cut()],
         )  # fmt: skip
         with loop as run:
             run.add_callback("on_train_batch_end", lambda run: seen.append((run.epoch, run.batch)))
@@ -125,5 +125,5 @@ def test_what_was_skipped_stays_skipped_after_a_resume(tmp_path):
         again(False)
     cut = False
     _, seen = again(True)
-    assert {(1, 2), (1, 3)}.isdisjoint(seen)
+    assert {(1, 1), (1, 2)}.isdisjoint(seen)
     assert seen[-1] == (1, 4)
