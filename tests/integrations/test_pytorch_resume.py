@@ -9,6 +9,11 @@ from tests.faults.loops import EPOCHS, LOOPS, differences, train
 
 SLOW = {"NoisyWorkers", "PersistentWorkers", "OwnWorkers", "StatefulWorkers"}  # workers are made for every resume
 
+RARE = {
+    "StepFirst", "Sparse", "GeneratorPerEpoch", "Replaced", "Forgetting", "Streaming", "Breaking", "WithoutOptimizer",
+    "StatefulWorkers", "EverythingOwn",
+}  # fmt: skip
+
 
 class SaveEach(Callback):
     """Saves after every batch and every epoch."""
@@ -19,7 +24,9 @@ class SaveEach(Callback):
     on_fit_epoch_end = on_train_batch_end
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in RARE else kind for kind in LOOPS]
+)
 def test_resumed_after_any_batch_the_rest_is_the_same_to_the_bit(kind, tmp_path):
     alone = train(kind, tmp_path / "alone")
     whole = train(kind, tmp_path, callbacks=[SaveEach()])
