@@ -165,6 +165,9 @@ def epochal(mode: str) -> Way:
             for _ in run.epochs(1):
                 batches = run.batches(iter(lambda: 0, 1))
                 next(batches)
+                state.step()
+                next(batches)  # the memory is made behind the first step
+                run.engine.saver.flush()
                 while True:
                     state.step()
                     unit()
