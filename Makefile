@@ -31,7 +31,7 @@ test-all: $(VENV)/.dev
 
 torture: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.torture_loop --kills $(KILLS)
-	$(BIN)/python tests/faults/test_kill_yolo.py --kills $(YOLO_KILLS)
+	$(BIN)/python -m tests.faults.test_kill_yolo --kills $(YOLO_KILLS)
 
 check: $(VENV)/.dev
 	$(BIN)/python tools/check.py

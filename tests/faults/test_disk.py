@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import shutil
 import subprocess
 
@@ -18,17 +17,6 @@ from epochal.core.errors import CheckpointError
 
 EPOCHS = 5
 WEIGHTS = 60_000  # floats, 240 kB
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
-        pytest.skip("a small disk needs the right to mount one")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
 
 
 class Harm(Callback):

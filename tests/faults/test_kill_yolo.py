@@ -1,6 +1,6 @@
 """kill -9 at any moment of a YOLO training, and resume, again and again: it ends as if nothing had happened.
 
-Run as a script, this file is the process whose forks are killed, with torch and Ultralytics loaded once: four kills of
+``python -m tests.faults.test_kill_yolo`` is the process whose forks are killed, with torch and Ultralytics loaded once: four kills of
 one training, or, with ``--kills N``, N kills over trainings of many kinds.
 """
 
@@ -13,9 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.faults.forks import ended, forked, killed
+from tools.house import ROOT
 
 KINDS = [
     {"optimizer": "AdamW", "nbs": 40, "batch": 6, "close_mosaic": 1, "mosaic": 1.0, "warmup_epochs": 1},
@@ -29,9 +33,19 @@ KINDS = [
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_four_kills_leave_no_trace(tmp_path, offline_ultralytics, tiny_digits):
-    command = [sys.executable, __file__, "--kills", "4", "--epochs", "3", "--data", str(tiny_digits)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.test_kill_yolo",
+        "--kills",
+        "4",
+        "--epochs",
+        "3",
+        "--data",
+        str(tiny_digits),
+    ]
     command += ["--dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=580)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert (report["kills"], report["failed resumes"], report["trainings"]) == (4, 0, report["bit-identical"])
@@ -63,49 +77,12 @@ def train(data: Path, project: Path, kind: dict) -> None:
     model.train(**options)
 
 
-def forked(data: Path, project: Path, kind: dict) -> int:
-    """Start a training in a fork, or let it go on; return the process."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            log = os.open(project / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            train(data, project, kind)
-            code = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return child
-
-
-def ended(child: int) -> int:
-    """Wait until a training is over, and return how it ended: 0 is well."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def killed(child: int, wait: float) -> int:
-    """Kill a training after so many seconds, and return how it ended."""
-    end = time.monotonic() + wait
-    while time.monotonic() < end:  # the random moment itself: nothing is concluded from how long it is
-        over, status = os.waitpid(child, os.WNOHANG)
-        if over:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    return ended(child)
-
-
 def uninterrupted(data: Path, project: Path, kind: dict) -> float:
     """Train without a kill and return the seconds that takes."""
     project.mkdir(parents=True)
     began = time.monotonic()
-    assert ended(forked(data, project, kind)) == 0, (project / "log.txt").read_text()[-4000:]
+    child = forked(partial(train, data, project, kind), log=project / "log.txt")
+    assert ended(child) == 0, (project / "log.txt").read_text()[-4000:]
     return time.monotonic() - began
 
 
@@ -114,7 +91,7 @@ def torn(data: Path, project: Path, kind: dict, kills: int, seconds: float, rng:
     project.mkdir(parents=True)
     done = failed = 0
     while failed < 3:
-        child = forked(data, project, kind)
+        child = forked(partial(train, data, project, kind), log=project / "log.txt")
         code = killed(child, rng.uniform(0.0, seconds)) if done < kills else ended(child)
         if code == 0:
             return done, failed
@@ -161,7 +138,7 @@ def torture(data: Path, folder: Path, kills: int, *, seed: int = 7, epochs: int 
 
 
 def main() -> None:
-    """Load everything once, then kill forks."""
+    """Kill so many times; the exit status is 1 if a resume failed or a training did not end the same."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--data", type=Path, help="a digits data set; made if it is not given")
@@ -169,8 +146,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     said = parser.parse_args()
-    folder = said.dir or Path(tempfile.mkdtemp(prefix="epochal-torture-"))
+    with tempfile.TemporaryDirectory(prefix="epochal-torture-") as made:
+        report = prepared(said, said.dir or Path(made))
+    print(json.dumps(report), flush=True)
+    sys.exit(report["failed resumes"] > 0 or report["bit-identical"] < report["trainings"])
 
+
+def prepared(said: argparse.Namespace, folder: Path) -> dict[str, int]:
+    """Load what the forks need, then kill them; return the report."""
     from epochal.demo.offline import ultralytics_offline
 
     ultralytics_offline(folder / "settings")
@@ -182,7 +165,7 @@ def main() -> None:
 
     torch.set_num_threads(1)  # a fork inherits no threads
     data = said.data or write_digits(folder / "digits", train=16, val=8, size=64)
-    print(json.dumps(torture(data, folder, said.kills, seed=said.seed, epochs=said.epochs)), flush=True)
+    return torture(data, folder, said.kills, seed=said.seed, epochs=said.epochs)
 
 
 if __name__ == "__main__":

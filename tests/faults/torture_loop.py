@@ -7,13 +7,11 @@ Children are forked from this process, which has everything loaded and no thread
 
 import argparse
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 from epochal import Checkpoint, Every
 from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.listing import read_listing
+from tests.faults.forks import ended, forked, killed
 from tests.faults.loops import differences, train
 
 USUAL = ("Everything", "EverythingWorkers", "Everything", "EverythingOwn")
@@ -51,22 +50,10 @@ def work(kind: str, folder: Path, *, seed: int, resume: bool) -> None:
     (folder / "result.tmp").rename(folder / "result.pt")
 
 
-def forked(kind: str, folder: Path, **options: Any) -> int:
-    """Start a child that trains, in a process group of its own, so that its workers die with it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            (folder / BEGUN).touch()
-            work(kind, folder, **options)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return child
+def begun(kind: str, folder: Path, **options: Any) -> None:
+    """Train, and say first that it begins."""
+    (folder / BEGUN).touch()
+    work(kind, folder, **options)
 
 
 class Torture:
@@ -83,14 +70,13 @@ class Torture:
         alone.mkdir(parents=True)
         folder.mkdir()
         began = time.monotonic()
-        os.waitpid(forked(kind, alone, seed=0, resume=False), 0)
+        ended(forked(partial(begun, kind, alone, seed=0, resume=False)))
         lasts = time.monotonic() - began  # less than one that saves takes
         newest, tries = 0, 0
         while not (folder / "result.pt").exists():
             tries += 1
-            child = forked(
-                kind, folder, seed=tries if newest else 0, resume=True
-            )  # from a checkpoint on no seed counts
+            seed = tries if newest else 0  # from a checkpoint on no seed counts
+            child = forked(partial(begun, kind, folder, seed=seed, resume=True))
             limit = self.random.uniform(0.0, lasts) if self.report["kills"] < kills else 60.0
             self.wait(child, folder, limit)
             newest = self.look(folder, newest)
@@ -108,19 +94,9 @@ class Torture:
         while not (folder / BEGUN).exists():
             time.sleep(0.001)
         (folder / BEGUN).unlink()
-        until = time.monotonic() + limit
-        status = 0
-        while time.monotonic() < until:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                break
-            time.sleep(0.001)
-        else:
-            os.killpg(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            self.report["kills"] += os.WIFSIGNALED(status)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-            self.report["failed resumes"] += 1
+        code = killed(child, limit)
+        self.report["kills"] += code < 0
+        self.report["failed resumes"] += code > 0
 
     def look(self, folder: Path, newest: int) -> int:
         """Look at what a killed training left; return the serial of its newest checkpoint."""
@@ -158,4 +134,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--usual", action="store_true", help="fewer kinds of loops")
     chosen = parser.parse_args()
-    print(json.dumps(torture(chosen.kills, USUAL if chosen.usual else MORE, chosen.seed)))
+    found = torture(chosen.kills, USUAL if chosen.usual else MORE, chosen.seed)
+    print(json.dumps(found))
+    sys.exit(found["failed resumes"] + found["lost commits"] > 0 or found["weights identical"] < found["trainings"])

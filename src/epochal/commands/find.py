@@ -5,10 +5,10 @@ from pathlib import Path
 
 from epochal.checkpointing.layout import FOLDER
 from epochal.core.errors import CheckpointError, nearest
+from epochal.integrations.ultralytics_resume import INNER
 from epochal.runs.folder import MARK, runs_named
 
 RUNS = Path("runs")
-INNER = "epochal"  # a YOLO run's folder in Ultralytics' own
 
 
 def run_folder(run: Path) -> Path:
