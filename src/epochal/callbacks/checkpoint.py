@@ -15,6 +15,7 @@ from epochal.core.errors import ArgumentError
 
 if TYPE_CHECKING:
     from epochal.checkpointing.saver import RunSaver
+    from epochal.core.dispatch import Handle
     from epochal.core.moment import Moment
     from epochal.core.run import Run
 
@@ -70,8 +71,11 @@ class Checkpoint(Policy):
         if snapshot not in get_args(Snapshot):
             raise ArgumentError(f'Checkpoint: snapshot must be "eager", "lazy" or "off", not {snapshot!r}')
         self.snapshot: Snapshot = snapshot
+        self.pace = self.when if isinstance(self.when, Pace) else None
         self.patient = all(isinstance(leaf, (Every, Pace)) for leaf in self.when.leaves())
-        self.unready = False  # no memory is made yet for the first copy
+        self.first_step: Handle | None = None  # is waited for
+        if self.pace is not None:
+            self.at_safe_point = self.keep_pace  # no other needs more than the condition asked
         self.keep_last = check_count("keep_last", keep_last)
         self.keep_best = check_count("keep_best", keep_best)
         self.metric: str | None
@@ -90,26 +94,38 @@ class Checkpoint(Policy):
         """Tell who saves how states are to be taken, and a pace from where the trainer resumes."""
         saver = cast("RunSaver", run.engine.saver)
         saver.snapshots[run.label(self)] = self.snapshot
-        self.unready = True
-        if isinstance(self.when, Pace):
-            self.when.state.batches = saver.resumes == "batch"
+        self.release()
+        self.first_step = run.engine.dispatcher.listen(
+            "on_train_batch_end", self.reserve, label=run.label(self), guarded=True
+        )
+        if self.pace is not None:
+            self.pace.state.batches = saver.resumes == "batch"
 
-    def at_safe_point(self, run: "Run", now: "Moment") -> None:
-        """Ask the condition, then act if it holds; a pace is told what the last save cost, whoever asked for it."""
-        if self.unready and now.step:  # before the first step the optimizer has no state
-            self.unready = False
+    def reserve(self, run: "Run") -> None:
+        """Have the memory for the first copy made; before the first step the optimizer has no state."""
+        if run.step:
+            self.release()
             cast("RunSaver", run.engine.saver).reserve()
-        if isinstance(self.when, Pace):
-            saver = cast("RunSaver", run.engine.saver)
-            self.when.state.pending = saver.busy
-            if (cost := saver.cost) is not None:
-                self.when.told(stall=cost.stall, durable=cost.durable, over=cost.over)
-        super().at_safe_point(run, now)
+
+    def release(self) -> None:
+        """Wait for the first step no longer."""
+        if self.first_step is not None:
+            self.first_step.remove()
+            self.first_step = None
+
+    def keep_pace(self, run: "Run", now: "Moment") -> None:
+        """At a safe point with a pace: tell it what the last save cost, whoever asked for it, then ask it."""
+        saver = cast("RunSaver", run.engine.saver)
+        assert self.pace is not None
+        self.pace.state.pending = saver.busy
+        if (cost := saver.cost) is not None:
+            self.pace.told(stall=cost.stall, durable=cost.durable, over=cost.over)
+        Policy.at_safe_point(self, run, now)
 
     def on_train_end(self, run: "Run") -> None:
         """Keep the end of the training, which no pace would meet."""
         saver = cast("RunSaver", run.engine.saver)
-        if isinstance(self.when, Pace) and saver.captured_at != run.engine.batches:
+        if self.pace is not None and saver.captured_at != run.engine.batches:
             run.request_save("the end of the training")
 
     def act(self, run: "Run", now: "Moment") -> None:

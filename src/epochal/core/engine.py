@@ -205,7 +205,7 @@ class Engine:
         """``on_train_batch_start``; ``batch`` is the index in the epoch."""
         self.batch, self.data, self.outputs = batch, data, None
         self.in_batch = True
-        self.groups.batch()
+        self.groups.since_step += 1
         self.scopes.append("batch")
         if self.batch_starts.calls:
             self.batch_starts.fire(self.run)
@@ -234,15 +234,16 @@ class Engine:
 
     def batch_end(self, outputs: Any = None) -> None:
         """``on_train_batch_end`` and the safe point behind it."""
+        requests = self.requests
         self.scopes.pop()
         self.outputs = outputs
         self.batches += 1
-        if self.requests.logs:
+        if requests.logs:
             self.drain()
         if self.batch_ends.calls:
             self.batch_ends.fire(self.run)
         self.in_batch = False
-        if self.policies.calls or self.requests.waiting:
+        if self.policies.calls or requests.waiting:
             self.safe_point("batch")
         self.data = self.outputs = None
 

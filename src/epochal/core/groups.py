@@ -10,14 +10,15 @@ class Groups:
     >>> groups = Groups()
     >>> for _ in range(3):
     ...     for _ in range(4):
-    ...         groups.batch()
+    ...         groups.since_step += 1
     ...     groups.stepped()
-    >>> groups.batch()
+    >>> groups.since_step += 1
     >>> groups.size(epoch=0), groups.unfinished(epoch=0)
     (4, True)
 
-    ``planned`` maps an epoch to the batches per step, where somebody plans it; ``held`` says that gradients wait for
-    more batches, where somebody knows. Without both the usual size tells, whatever steps were skipped.
+    Whoever begins a batch adds 1 to ``since_step``. ``planned`` maps an epoch to the batches per
+    step, where somebody plans it; ``held`` says that gradients wait for more batches, where somebody knows. Without
+    both the usual size tells, whatever steps were skipped.
     """
 
     def __init__(self) -> None:
@@ -25,10 +26,6 @@ class Groups:
         self.seen: dict[int, int] = {}  # batches from one step to the next -> how often
         self.planned: Callable[[int], int] | None = None
         self.held = False
-
-    def batch(self) -> None:
-        """A batch has begun."""
-        self.since_step += 1
 
     def stepped(self) -> None:
         """The optimizer has stepped."""

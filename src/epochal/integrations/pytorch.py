@@ -69,7 +69,7 @@ class Loop:
         self.folder = self.point.folder if self.point is not None else RunFolder(parent, name)
         self.run = LoopRun(self.folder, fitness, self.state)
         self.use_folder()
-        self.gradients = Gradients(model, self.state.optimizers, lambda: self.run.engine.batches)
+        self.gradients = Gradients(model, self.state.optimizers, self.run.engine)
         self.hooks: list[OptimizerHooks | OutputsHook | Gradients] = []
         self.used = False
         for callback in callbacks:

@@ -1,7 +1,10 @@
 """Gradients that no step has used yet: which they are, saved and put back."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epochal.core.engine import Engine
 
 
 class Gradients:
@@ -11,49 +14,37 @@ class Gradients:
     gradients came after the step. Those of parameters that no optimizer holds are saved too.
 
     >>> import torch
+    >>> from epochal import Loop
     >>> net = torch.nn.Linear(1, 1, bias=False)
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    >>> gradients = Gradients(net, [optimizer], batches=lambda: 0)
+    >>> gradients = Gradients(net, [optimizer], Loop(model=net).run.engine)
+    >>> gradients.watch()
     >>> net(torch.ones(1)).sum().backward()
     >>> gradients.state_dict()
     {'0': {'0': tensor([[1.]])}}
-    >>> gradients.stepped(optimizer)
+    >>> optimizer.step()
     >>> gradients.state_dict()
     {}
     >>> net(torch.ones(1)).sum().backward()
     >>> gradients.state_dict()
     {'0': {'0': tensor([[2.]])}}
-
-    ``batches`` tells how many batches are done.
     """
 
-    def __init__(self, model: Any, optimizers: Sequence[Any], batches: Callable[[], int]) -> None:
-        self.model, self.optimizers, self.batches = model, optimizers, batches
-        self.used: dict[int, tuple[int, list[Mark]]] = {}  # optimizer -> when it stepped, and what it used
+    def __init__(self, model: Any, optimizers: Sequence[Any], engine: "Engine") -> None:
+        self.model, self.optimizers = model, optimizers
+        self.uses = [Use(one, engine, self) for one in optimizers]
         self.loaded: list[tuple[Any, Any, int]] | None = None  # parameters, their gradients when loaded, and versions
         self.handles: list[Any] = []
 
     def watch(self) -> None:
         """Note every step."""
-        for one in self.optimizers:
-            self.handles.append(one.register_step_post_hook(self.stepped))
+        for use in self.uses:
+            self.handles.append(use.optimizer.register_step_post_hook(use.stepped))
 
     def remove(self) -> None:
         """Leave the optimizers as they were."""
         while self.handles:
             self.handles.pop().remove()
-
-    def stepped(self, optimizer: Any, *_: Any) -> None:
-        """The gradients of an optimizer have been used."""
-        self.forget()
-        known = {id(one.group): one.watched for one in self.used.get(id(optimizer), (0, []))[1]}
-        marks = [Mark(group, known.get(id(group))) for group in optimizer.param_groups]
-        self.used[id(optimizer)] = self.batches(), marks
-
-    def is_used(self, optimizer: Any) -> bool:
-        """Say whether an optimizer has used its gradients, and nothing was added since."""
-        batches, marks = self.used.get(id(optimizer), (-2, []))
-        return batches >= self.batches() - 1 and all(one.holds() for one in marks)
 
     def parameters(self) -> Iterator[tuple[str, str, Any]]:
         """Yield all parameters, each once: the number of its optimizer or "model", its number or name, itself."""
@@ -70,7 +61,7 @@ class Gradients:
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Return the gradients that wait."""
-        used = {str(number) for number, one in enumerate(self.optimizers) if self.is_used(one)}
+        used = {str(number) for number, use in enumerate(self.uses) if use.lasts()}
         states: dict[str, dict[str, Any]] = {}
         for owner, name, parameter in self.parameters():
             if owner not in used and parameter.grad is not None:
@@ -79,7 +70,8 @@ class Gradients:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Put gradients back; where none is saved there is none."""
-        self.used.clear()
+        for use in self.uses:
+            use.forget()
         for owner, name, parameter in self.parameters():
             saved = state.get(owner, {}).get(name)
             parameter.grad = None if saved is None else unpacked(saved).to(parameter.device)
@@ -96,17 +88,56 @@ class Gradients:
         self.loaded = None
 
 
+class Use:
+    """What an optimizer used when it stepped last, and how many batches were done then."""
+
+    def __init__(self, optimizer: Any, engine: "Engine", gradients: Gradients) -> None:
+        self.optimizer, self.engine, self.gradients = optimizer, engine, gradients
+        self.forget()
+
+    def forget(self) -> None:
+        """Know of no step."""
+        self.groups: Any = None
+        self.marks: list[Mark] = []
+        self.batches = -2
+
+    def stepped(self, *_: Any) -> None:
+        """The optimizer has stepped; in every batch, so nothing is called that need not be."""
+        self.batches = self.engine.batches
+        self.gradients.loaded = None
+        groups = self.optimizer.param_groups
+        if groups is not self.groups or len(groups) != len(self.marks):
+            self.groups, self.marks = groups, [Mark(group) for group in groups]
+        for mark in self.marks:
+            watched = mark.watched
+            if watched is None or (gradient := watched.grad) is None:
+                mark.find()
+            else:
+                mark.gradient, mark.version = gradient, gradient._version
+
+    def lasts(self) -> bool:
+        """Say whether it was in this batch or the one that ended last, and no gradient was added since."""
+        return self.batches >= self.engine.batches - 1 and all(one.holds() for one in self.marks)
+
+
 class Mark:
     """What one group's gradients are now: one of them is watched, and kept so that no other takes its place unseen.
 
     The smallest, since to look at all of them at every step would take too long.
     """
 
-    def __init__(self, group: Mapping[str, Any], known: Any = None) -> None:
-        self.group, self.watched = group, known
-        if known is None or known.grad is None:
-            having = [one for one in group["params"] if one.grad is not None]
-            self.watched = min(having, key=lambda one: one.numel()) if having else None
+    __slots__ = ("gradient", "group", "version", "watched")
+
+    def __init__(self, group: Mapping[str, Any]) -> None:
+        self.group = group
+        self.watched: Any = None
+        self.gradient: Any = None
+        self.version = 0
+
+    def find(self) -> None:
+        """Watch one that has a gradient."""
+        having = [one for one in self.group["params"] if one.grad is not None]
+        self.watched = min(having, key=lambda one: one.numel()) if having else None
         self.gradient = None if self.watched is None else self.watched.grad
         self.version = version_of(self.gradient)
 

@@ -89,14 +89,13 @@ class LoopRun(Run):
         A stop that was asked for ends it after the batch, or after the optimizer step of a running accumulation group.
         ``len()`` is how many batches come, where the loader says how many it has.
         """
-        return Batches(self.deliver(loader), lambda: self.batches_left(loader))
+        return Batches(lambda: self.deliver(loader), lambda: self.batches_left(loader))
 
     def deliver(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
-        """Yield a training's or a validation's batches."""
+        """Return what yields a training's or a validation's batches."""
         engine = self.engine
         if engine.in_validation:
-            yield from self.validation_batches(loader)
-            return
+            return self.validation_batches(loader)
         if not engine.in_epoch or self.left:
             raise AttachError("run.batches(loader) outside an epoch: write it inside `for epoch in run.epochs(n):`")
         if engine.batches_done:
@@ -104,41 +103,54 @@ class LoopRun(Run):
                 "run.batches(loader) after this epoch's validation: the batches of an epoch come before it;"
                 " to validate in the middle, enter run.validation() inside the batch body"
             )
+        return self.training_batches(loader)
+
+    def training_batches(self, loader: Iterable[Batch]) -> Generator[Batch, None, None]:
+        """Yield the batches of a loader from where it stands; if the run goes back they begin again."""
+        engine, requests, stepless = self.engine, self.engine.requests, self.stepless
+        batch_start, batch_end = engine.batch_start, engine.batch_end
         self.close_batch()
         if self.position.readings and engine.stop_now():  # taken in an earlier call of this epoch
             engine.epoch_cut = True
             return
-        again = True
-        while again:
-            again = yield from self.training_batches(self.read(loader))
+        back = True
+        while back:
+            back = False
+            self.iterating = reading = self.read(loader)
+            first, engine.saves_wait = reading.first, False
+            try:
+                for index, data in reading.batches:
+                    batch_start(first + index, data)
+                    yield data
+                    reading.taken = index + 1
+                    if engine.in_batch:
+                        if stepless:
+                            engine.step += 1
+                        batch_end(engine.outputs)
+                    elif engine.saves_wait:  # a validation in the body had ended it
+                        engine.saves_wait = False
+                        self.take_saves()
+                    if requests.rollbacks and self.go_back():
+                        back = True
+                        break
+                    if requests.stops and engine.stop_now():
+                        self.cut(reading)
+                        break
+                else:
+                    self.read_out(reading)
+            finally:
+                if self.iterating is reading:  # one of an earlier epoch, held by somebody, may be closed late
+                    self.iterating = None
+                    reading.end()
 
-    def training_batches(self, reading: Reading) -> Generator[Any, None, bool]:
-        """Yield the batches of a loader from where it stands; True: the run went back, and they begin again."""
-        engine, requests, first = self.engine, self.engine.requests, reading.first
-        self.iterating = reading
-        try:
-            for index, data in reading.batches:
-                engine.batch_start(first + index, data)
-                yield data
-                reading.taken = index + 1
-                self.close_body()
-                if requests.rollbacks and self.go_back():
-                    return True
-                if requests.stops and engine.stop_now():
-                    self.cut(reading)
-                    break
-            else:
-                reading.taken = reading.length or reading.taken  # the last may have been left out
-            if not reading.taken:
-                log().warning(
-                    "epoch %d has no batch: the loader is empty, or a generator that was used up; nothing was trained.",
-                    engine.epoch,
-                )
-        finally:
-            if self.iterating is reading:  # one of an earlier epoch, held by somebody, may be closed late
-                self.iterating = None
-                reading.end()
-        return False
+    def read_out(self, reading: Reading) -> None:
+        """A loader gives no more batches; warn if it gave none."""
+        reading.taken = reading.length or reading.taken  # the last may have been left out
+        if not reading.taken:
+            log().warning(
+                "epoch %d has no batch: the loader is empty, or a generator that was used up; nothing was trained.",
+                self.engine.epoch,
+            )
 
     def read(self, loader: Any) -> Reading:
         """Come to where a loader is to be read from, and say so in a run that was resumed."""
@@ -240,28 +252,14 @@ class LoopRun(Run):
             reload_states(self.roster, self.saved_states)
         self.saved_states = {}
 
-    def close_body(self) -> None:
-        """The user's code for a batch has run to its end: end the batch; this is a point from which to go on."""
-        engine = self.engine
-        waited, engine.saves_wait = engine.saves_wait, False
-        if engine.in_batch:
-            self.end_batch()
-        elif waited:  # a validation in the body had ended it
-            self.take_saves()
-
     def close_batch(self) -> None:
         """End the batch that a validation in its body, or a ``break``, left open: saves wait, code may follow."""
-        if self.engine.in_batch:
-            self.engine.saves_wait = True
-            self.end_batch()
-
-    def end_batch(self) -> None:
-        """End the open batch."""
         engine = self.engine
-        if self.stepless:
-            engine.step += 1
-            engine.groups.since_step = 0
-        engine.batch_end(engine.outputs)
+        if engine.in_batch:
+            engine.saves_wait = True
+            if self.stepless:
+                engine.step += 1
+            engine.batch_end(engine.outputs)
 
     def take_saves(self) -> None:
         """Take the saves that waited for the end of the body."""
