@@ -4,16 +4,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from epochal.core import lifetime
 from epochal.core.callback import Callback
-from epochal.core.errors import AttachError, CheckpointError
+from epochal.core.errors import AttachError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
+from epochal.integrations.entry import Entry, Place, Resume, check_free
 from epochal.integrations.portable import PackedRun, pack, unpack
 from epochal.integrations.ultralytics_resume import Resumption, hand_over, plan
 from epochal.integrations.ultralytics_training import Training
@@ -37,20 +37,12 @@ OWNS = {
         " its decay is in ultralytics.utils.torch_utils.ModelEMA"
     ),
 }
-ENTRY = "train"
-Resume = bool | str | os.PathLike[str]
 
 
-class Place(NamedTuple):
-    """Where a run's files go; None is the trainer's own: ``save_dir`` and ``epochal``."""
-
-    dir: str | None = None
-    name: str | None = None
-
-    def folder(self, save_dir: Path) -> RunFolder:
-        """Return the folder of a training that Ultralytics puts into ``save_dir``."""
-        folder = RunFolder(self.dir if self.dir is not None else save_dir, self.name or "epochal")
-        return folder if self.dir is not None or self.name is not None else TrainerFolder(folder, save_dir.name)
+def folder_in(place: Place, save_dir: Path) -> RunFolder:
+    """Return the folder of a training that Ultralytics puts into ``save_dir``: ``epochal`` there, unless told."""
+    folder = RunFolder(place.dir if place.dir is not None else save_dir, place.name or "epochal")
+    return folder if place.dir is not None or place.name is not None else TrainerFolder(folder, save_dir.name)
 
 
 class TrainerFolder(RunFolder):
@@ -93,7 +85,7 @@ class Watch:
     def folder(self, trainer: Any) -> RunFolder:
         """Return the run's folder: the one it had before, or as the place says."""
         if self.resumption is None:
-            return self.place.folder(Path(trainer.save_dir))
+            return folder_in(self.place, Path(trainer.save_dir))
         folder, save_dir = self.resumption.point.folder, self.resumption.save_dir
         return TrainerFolder(folder, save_dir.name) if folder.parent == save_dir else folder
 
@@ -129,31 +121,13 @@ class Watch:
             )
 
 
-class TrainEntry:
-    """Stands at ``model.train``: trains as before, and lets a run see it.
+class TrainEntry(Entry):
+    """Stands at ``model.train``: trains as before, and lets a run see it."""
 
-    A copied or unpickled model carries an entry of its own, with a run of its own: ``copy.train.run``.
-    """
+    method = "train"
 
-    def __init__(self, host: Any, run: Run, place: Place, resume: Resume = False) -> None:
-        self.host, self.run, self.place, self.resume = host, run, place, resume
-        self.seen: set[Path] = set()  # runs of this process
-        self.before = vars(host).get(ENTRY)
-        run.on_detach = self.remove
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return make_entry, (self.host, pack(self.run), self.place, self.before)
-
-    def __repr__(self) -> str:
-        return f"<train of {type(self.host).__name__}, watched by {self.run!r}>"
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def train(self, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Train as ``YOLO.train`` does, with its arguments."""
-        original = self.before or partial(type(self.host).train, self.host)
-        if self.run.detached:
-            return original(*args, **options)
-        if self.run.engine.active:
-            raise AttachError("this model is training already; it has one training at a time")
         given = said(options)
         found = self.goes_on_from(given)
         if isinstance(found, Path):
@@ -171,8 +145,6 @@ class TrainEntry:
             raise
         finally:
             leave()
-        if self.run.folder is not None:
-            self.seen.add(self.run.folder.path)
         watch.returned(self.host)
         lifetime.returned(self.run)
         return result
@@ -181,15 +153,6 @@ class TrainEntry:
         """Return what this training goes on from; a path that was named counts for the first training only."""
         resume = self.resume if not self.seen or self.resume is True else None
         return None if resume is None else plan(self.host, resume, given, place=self.place, seen=self.seen)
-
-    def remove(self) -> None:
-        """Leave the model as it was; an entry that somebody wrapped stays and only passes on."""
-        if vars(self.host).get(ENTRY) is not self:
-            return
-        if self.before is None:
-            delattr(self.host, ENTRY)
-        else:
-            setattr(self.host, ENTRY, self.before)
 
 
 def bind(
@@ -202,24 +165,15 @@ def bind(
     resume: Resume,
 ) -> Run:
     """Attach callbacks to a YOLO model; all that can be wrong is said before the model is touched."""
-    entry = vars(host).get(ENTRY)
-    if isinstance(entry, TrainEntry) and not entry.run.detached:
-        state = "and training" if entry.run.engine.active else "to a run"
-        raise AttachError(
-            f"this {type(host).__name__} is attached {state} already: model.train.run."
-            " To add a callback use run.add(...); to begin anew, run.detach() first"
-        )
+    check_free(host, TrainEntry.method, resume)
     if is_training(host):
         raise AttachError("attach while a training runs: callbacks would miss its start; attach before model.train()")
-    if not isinstance(resume, bool) and not Path(resume).expanduser().exists():
-        raise CheckpointError(f"resume: there is no run or checkpoint at {Path(resume).expanduser().absolute()}")
     place = Place(None if dir is None else os.fspath(dir), name)
-    folder = place.folder(Path())
-    where = folder if dir is not None else None
+    where = folder_in(place, Path()) if dir is not None else None
     run = Run(host="Ultralytics YOLO", provides=PROVIDES, owns=OWNS, folder=where, fitness=fitness)
     for callback in callbacks:
         run.add(callback)
-    setattr(host, ENTRY, TrainEntry(host, run, place, resume))
+    TrainEntry(host, run, place, resume).put()
     return run
 
 
@@ -255,7 +209,7 @@ def is_training(host: Any) -> bool:
     """Say whether this thread is inside a ``train()`` of the model, which nobody watches."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
-        if frame.f_code.co_name == ENTRY and frame.f_locals.get("self") is host:
+        if frame.f_code.co_name == TrainEntry.method and frame.f_locals.get("self") is host:
             return True
         frame = frame.f_back
     return False
@@ -269,10 +223,3 @@ def given_up() -> AttachError:
 def make_watch(packed: PackedRun, place: Place) -> Watch:
     """Unpickle a watch: it has a run of its own."""
     return Watch(unpack(packed), place)
-
-
-def make_entry(host: Any, packed: PackedRun, place: Place, before: Any) -> TrainEntry:
-    """Unpickle an entry: it has a run of its own."""
-    entry = TrainEntry(host, unpack(packed), place)
-    entry.before = before
-    return entry

@@ -9,12 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from epochal.checkpointing.capture import unwrapped
-from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.saver import RunSaver
-from epochal.checkpointing.store import CheckpointStore
 from epochal.core import lifetime
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
+from epochal.integrations.entry import begin, wrap
 from epochal.integrations.torch_optimizer import OptimizerHooks
 from epochal.integrations.ultralytics_atomic import own_files, stripping
 from epochal.integrations.ultralytics_exact import ExactState
@@ -66,23 +65,11 @@ class Training:
 
     def begin(self, folder: RunFolder) -> None:
         """The trainer is being made: callbacks get their state."""
-        run, engine, resumption = self.run, self.engine, self.resumption
-        store = CheckpointStore(folder.path / FOLDER) if resumption is None else resumption.point.store
-        run.folder, run.checkpoint_store = folder, store
-        engine.rate_host = engine.rewind = None
-        engine.restorer = self.restore
-        engine.saver = RunSaver(run, store, partial(parts, self.exact), resumes="epoch")
+        run, engine, point = self.run, self.engine, None if self.resumption is None else self.resumption.point
         engine.rank, engine.world_size = max(int(os.environ.get("RANK", "-1")), 0), max(self.trainer.world_size, 1)
-        saved = None if resumption is None else resumption.point.saved
-        states = None if saved is None else {part: saved.load(part) for part in ("run", "callbacks")}
-        lifetime.begin(run, trainer=self.trainer, saved=states)
-        engine.fitness_rule.native = None
+        begin(run, folder, point, partial(parts, self.exact), resumes="epoch", trainer=self.trainer)
+        engine.restorer = self.restore
         try:
-            if resumption is not None and saved is not None:
-                folder.make()
-                store.protect(saved.manifest.name)
-                if resumption.point.chosen:
-                    store.go_on_from(saved.manifest.name)
             switch_off_replaced(run, self.trainer)
             self.join()
             engine.fire("on_pretrain_routine_start")
@@ -143,17 +130,7 @@ class Training:
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Put a wrapper in a method's place on one instance, until the end."""
-        own = vars(owner).get(name)
-        wrapper = make(getattr(owner, name))
-        setattr(owner, name, wrapper)
-
-        def unwrap() -> None:
-            if vars(owner).get(name) is wrapper:
-                delattr(owner, name)
-                if own is not None:
-                    setattr(owner, name, own)
-
-        self.undo.append(unwrap)
+        self.undo.append(wrap(owner, name, make))
 
     def accept(self, natives: Any) -> None:
         """Accept Ultralytics' names of metrics beside ours."""

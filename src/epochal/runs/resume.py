@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,17 @@ class ResumePoint(NamedTuple):
 
 
 def find_resume_point(
-    parent: str | os.PathLike[str], name: str | None, resume: bool | str | os.PathLike[str] = False
+    parent: str | os.PathLike[str],
+    name: str | None,
+    resume: bool | str | os.PathLike[str] = False,
+    *,
+    seen: Collection[Path] = (),
 ) -> ResumePoint | None:
     """Return from where to go on, or None to start afresh, which is said when a resume was wanted.
 
     ``resume=True``: the newest run of this name in ``parent``; a path: that run or checkpoint, CheckpointError if
-    there is none; False: what the environment variable EPOCHAL_RESUME says, if anything.
+    there is none; False: what the environment variable EPOCHAL_RESUME says, if anything. ``seen``: the runs of this
+    process, which ``resume=True`` leaves out.
 
     >>> find_resume_point(Path("runs-of-nobody"), "digits") is None
     True
@@ -43,7 +49,7 @@ def find_resume_point(
     if wanted is not True:
         return at_path(Path(wanted).expanduser().absolute())
     base = name or default_name()
-    runs = runs_named(Path(parent), base)
+    runs = [run for run in runs_named(Path(parent), base) if run not in seen]
     point = at_run(runs[-1]) if runs else None
     if point is None:
         why = f"{runs[-1]} holds no checkpoint to go on from" if runs else f"there is no run {base!r} in {parent}"

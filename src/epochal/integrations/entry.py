@@ -1,0 +1,166 @@
+"""What stands in place of a trainer's method on one instance: it trains as before, and lets a run see each training."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from epochal.checkpointing.layout import FOLDER
+from epochal.checkpointing.saver import Resumes, RunSaver
+from epochal.checkpointing.store import CheckpointStore
+from epochal.core import lifetime
+from epochal.core.errors import AttachError, CheckpointError
+from epochal.core.run import Run
+from epochal.integrations.portable import PackedRun, pack, unpack
+from epochal.runs.folder import RunFolder
+from epochal.runs.resume import ResumePoint, find_resume_point
+
+Resume = bool | str | os.PathLike[str]
+
+
+class Place(NamedTuple):
+    """Where a run's files go, as ``attach`` was told; None is the usual: ``runs``, and the script's name."""
+
+    dir: str | None = None
+    name: str | None = None
+
+    @property
+    def parent(self) -> str:
+        """The folder in which the run's own is made."""
+        return "runs" if self.dir is None else self.dir
+
+
+class Entry(ABC):
+    """Stands at a trainer's own method; subclass it, name the ``method`` and write ``train``.
+
+    A copied or unpickled trainer carries an entry of its own, with a run of its own: ``copy.train.run``.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(self, host: Any, run: Run, place: Place, resume: Resume = False) -> None:
+        self.host, self.run, self.place, self.resume = host, run, place, resume
+        self.seen: set[Path] = set()  # runs of this process
+        self.before = vars(host).get(self.method)
+        run.on_detach = self.remove
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remake, (type(self), self.host, pack(self.run), self.place, self.before)
+
+    def __repr__(self) -> str:
+        return f"<{self.method} of {type(self.host).__name__}, watched by {self.run!r}>"
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Train as the trainer does, with its arguments."""
+        original = self.before or partial(getattr(type(self.host), self.method), self.host)
+        if self.run.detached:
+            return original(*args, **options)
+        if self.run.engine.active:
+            raise AttachError(f"this {type(self.host).__name__} is training already; it has one training at a time")
+        try:
+            return self.train(original, *args, **options)
+        finally:
+            if self.run.folder is not None:
+                self.seen.add(self.run.folder.path)
+
+    @abstractmethod
+    def train(self, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Train: call ``original`` so that the run sees it, and return what it returns."""
+
+    def watched(self, call: Callable[[], Any]) -> Any:
+        """Call what trains; with whatever comes out of it the run's training ends."""
+        try:
+            result = call()
+        except BaseException as error:
+            lifetime.finish(self.run, error)
+            raise
+        lifetime.finish(self.run)
+        lifetime.returned(self.run)
+        return result
+
+    def resume_point(self) -> ResumePoint | None:
+        """Return from where this training goes on; a path that was named counts for the first training only."""
+        resume = self.resume if not self.seen or self.resume is True else False
+        return find_resume_point(self.place.parent, self.place.name, resume, seen=self.seen)
+
+    def put(self) -> None:
+        """Stand there from now on."""
+        setattr(self.host, self.method, self)
+
+    def remove(self) -> None:
+        """Leave the trainer as it was; an entry that somebody wrapped stays and only passes on."""
+        if vars(self.host).get(self.method) is not self:
+            return
+        if self.before is None:
+            delattr(self.host, self.method)
+        else:
+            setattr(self.host, self.method, self.before)
+
+
+def check_free(host: Any, method: str, resume: Resume) -> None:
+    """Raise AttachError where a trainer is attached already, CheckpointError where nothing is to resume from."""
+    entry, kind = vars(host).get(method), type(host).__name__
+    if isinstance(entry, Entry) and not entry.run.detached:
+        state = "and training" if entry.run.engine.active else "to a run"
+        raise AttachError(
+            f"this {kind} is attached {state} already: its run is .{method}.run."
+            " To add a callback use run.add(...); to begin anew, run.detach() first"
+        )
+    if not isinstance(resume, bool) and not Path(resume).expanduser().exists():
+        raise CheckpointError(f"resume: there is no run or checkpoint at {Path(resume).expanduser().absolute()}")
+
+
+def begin(
+    run: Run,
+    folder: RunFolder,
+    point: ResumePoint | None,
+    parts: Callable[[], Mapping[str, Any]],
+    *,
+    resumes: Resumes,
+    trainer: Any,
+    model: Any = None,
+    optimizer: Any = None,
+) -> RunSaver:
+    """Begin a training of an attached trainer: its checkpoints have a place, its callbacks their state.
+
+    ``parts`` returns the trainer's state, which each integration restores itself; ``point`` is what it goes on from.
+    The engine's ``rate_host``, ``restorer`` and ``rewind`` are to be set after this.
+    """
+    engine = run.engine
+    store = CheckpointStore(folder.path / FOLDER) if point is None else point.store
+    run.folder, run.checkpoint_store = folder, store
+    engine.rate_host = engine.rewind = engine.restorer = None
+    engine.saver = saver = RunSaver(run, store, parts, resumes=resumes)
+    states = None if point is None else {part: point.saved.load(part) for part in ("run", "callbacks")}
+    lifetime.begin(run, model=model, optimizer=optimizer, trainer=trainer, saved=states)
+    engine.fitness_rule.native = None
+    if point is not None:
+        folder.make()
+        store.protect(point.saved.manifest.name)
+        if point.chosen:
+            store.go_on_from(point.saved.manifest.name)
+    return saver
+
+
+def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], None]:
+    """Put a wrapper, ``make(original)``, in a method's place on one instance; what is returned takes it out again."""
+    own = vars(owner).get(name)
+    wrapper = make(getattr(owner, name))
+    setattr(owner, name, wrapper)
+
+    def unwrap() -> None:
+        if vars(owner).get(name) is wrapper:
+            delattr(owner, name)
+            if own is not None:
+                setattr(owner, name, own)
+
+    return unwrap
+
+
+def remake(kind: type[Entry], host: Any, packed: PackedRun, place: Place, before: Any) -> Entry:
+    """Unpickle an entry: it has a run of its own."""
+    entry = kind(host, unpack(packed), place)
+    entry.before = before
+    return entry
