@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 
 TESTED: Mapping[str, str] = {
+    "accelerate": "1.15.0",
     "cloudpickle": "3.1.2",
+    "keras": "3.15.1",
+    "lightning": "2.6.6",
     "matplotlib": "3.11.2",
     "mlflow": "3.17.2",
     "numpy": "2.4.6",
@@ -15,8 +18,10 @@ TESTED: Mapping[str, str] = {
     "safetensors": "0.8.0",
     "scikit-learn": "1.9.1",
     "tensorboard": "2.21.0",
+    "tensorflow": "2.21.0",
     "torch": "2.15.0",
     "torchinfo": "1.8.0",
+    "transformers": "5.23.0",
     "typer": "0.29.2",
     "ultralytics": "8.4.190",
 }
