@@ -2,6 +2,7 @@
 #   make demo       train YOLO26n on handwritten digits, here, now        make check   format, lint, types, house rules, docs
 #   make test       the tests, under 15 minutes on 2 cores                make bench   measure against the peers
 #   make test-all   every test, longer                                    make clean   remove .venv and caches
+#   make test-oldest   the trainers' oldest supported versions, in .venv-oldest (Python 3.11)
 #   make torture    kill -9 at random moments, 500 times, then compare the weights
 
 PYTHON ?= $(shell tools/find-python)
@@ -15,10 +16,10 @@ KILLS ?= 400
 YOLO_KILLS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture check bench constraints clean
+.PHONY: help demo test test-all test-oldest torture check bench constraints clean
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 demo: $(VENV)/.demo
 	$(BIN)/epochal demo $(DEMO_ARGS)
@@ -28,6 +29,9 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(PARALLEL) $(TEST_ARGS)
+
+test-oldest: $(VENV)-oldest/.oldest
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/contract tests/integrations $(TEST_ARGS)
 
 torture: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.torture_loop --kills $(KILLS)
@@ -41,13 +45,14 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/hooks.py
 	$(BIN)/python benchmarks/pruning.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/trainers.py
 
 # Pins what .venv has now, for every supported Python.
 constraints: $(VENV)/.dev
 	$(BIN)/python tools/constraints.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment; the demo's packages are a part of the developers'.
@@ -57,3 +62,6 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	tools/install "$(PYTHON)" $(VENV) dev
 	@touch $(VENV)/.demo
+
+$(VENV)-oldest/.oldest: pyproject.toml
+	tools/install "$(PYTHON)" $(VENV)-oldest oldest

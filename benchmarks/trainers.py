@@ -1,0 +1,348 @@
+"""`make bench`: one tiny training in each trainer: with nothing attached, with Epochal, and with the trainer's own.
+
+    python benchmarks/trainers.py                     print the table
+    python benchmarks/trainers.py --write             and put it into docs/benchmarks.md and README.md
+    python benchmarks/trainers.py --only keras        one trainer
+
+The three policies are early stopping, a checkpoint of the best, and a learning rate that is cut on a plateau; beside
+them stand the trainer's own for the same; a plain PyTorch loop has none. YOLO cuts no rate on a plateau: its own are
+`patience` and `save`. Times are CPU time of the process, of a whole call of
+`fit` or `train`; each is divided by that of a bare one right before or after it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from report import table, write
+
+KINDS = ("bare", "attached", "policies", "own")
+BATCHES, ROWS, EPOCHS = 100, 16, 3
+PATIENCE = 10_000  # nothing stops and no rate is cut: the same steps are done in all
+PAGES = ("docs/benchmarks.md", "README.md")
+Train = Callable[[str, Path], float]
+
+
+def policies() -> list[Any]:
+    """The three policies of Epochal."""
+    from epochal import Best, Checkpoint, EarlyStopping, ReduceLROnPlateau
+
+    return [
+        EarlyStopping("val/loss", patience=PATIENCE),
+        Checkpoint(Best("val/loss"), keep_best=1),
+        ReduceLROnPlateau("val/loss", factor=0.5, patience=PATIENCE),
+    ]
+
+
+def attached(trainer: Any, kind: str, folder: Path) -> None:
+    """Attach what a kind of training has of Epochal."""
+    from epochal import attach
+
+    if kind in ("attached", "policies"):
+        attach(trainer, *(policies() if kind == "policies" else ()), dir=folder)
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Return the CPU seconds that a call takes."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def rows(seed: int, batches: int) -> tuple[Any, Any]:
+    """Return inputs and targets of a linear problem."""
+    import torch
+
+    torch.manual_seed(seed)
+    inputs = torch.randn(batches * ROWS, 8)
+    return inputs, inputs.sum(1, keepdim=True) + torch.randn(batches * ROWS, 1)
+
+
+def plain_pytorch() -> Train:
+    """A loop of one's own."""
+    import torch
+
+    from epochal import Loop
+
+    torch.set_num_threads(1)
+    inputs, targets = rows(0, BATCHES)
+    data = list(zip(inputs.split(ROWS), targets.split(ROWS), strict=True))
+    held_out = rows(1, 1)
+
+    def train(kind: str, folder: Path) -> float:
+        torch.manual_seed(0)
+        net = torch.nn.Linear(8, 1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
+        loss_of = torch.nn.functional.mse_loss
+
+        def step(x: Any, y: Any) -> Any:
+            loss = loss_of(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        def evaluate() -> Any:
+            with torch.no_grad():
+                return loss_of(net(held_out[0]), held_out[1])
+
+        def bare() -> None:
+            for _ in range(EPOCHS):
+                for x, y in data:
+                    step(x, y)
+                float(evaluate())
+
+        def looped() -> None:
+            chosen = policies() if kind == "policies" else ()
+            with Loop(model=net, optimizer=optimizer, callbacks=chosen, dir=folder) as run:
+                for _ in run.epochs(EPOCHS):
+                    for x, y in run.batches(data):
+                        run.log({"train/loss": step(x, y)})
+                    with run.validation():
+                        run.log({"val/loss": evaluate()})
+
+        return timed(bare if kind == "bare" else looped)
+
+    return train
+
+
+def lightning() -> Train:
+    """Lightning's Trainer."""
+    import logging
+    import warnings
+
+    import torch
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+    class Module(LightningModule):
+        def __init__(self, plateau: bool) -> None:
+            super().__init__()
+            self.net, self.plateau = torch.nn.Linear(8, 1), plateau
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            loss = torch.nn.functional.mse_loss(self.net(batch[0]), batch[1])
+            self.log("train_loss", loss)
+            return loss
+
+        def validation_step(self, batch: Any, index: int) -> None:
+            self.log("val_loss", torch.nn.functional.mse_loss(self.net(batch[0]), batch[1]))
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=1e-2)
+            if not self.plateau:
+                return optimizer
+            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=PATIENCE)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+
+    def loader(seed: int, batches: int) -> Any:
+        return DataLoader(TensorDataset(*rows(seed, batches)), batch_size=ROWS)
+
+    data, held_out = loader(0, BATCHES), loader(1, 4)
+
+    def train(kind: str, folder: Path) -> float:
+        own = [EarlyStopping("val_loss", patience=PATIENCE), ModelCheckpoint(folder, monitor="val_loss")]
+        trainer = Trainer(
+            max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=kind == "own",
+            enable_progress_bar=False, enable_model_summary=False, callbacks=own if kind == "own" else None,
+            default_root_dir=folder, num_sanity_val_steps=0,
+        )  # fmt: skip
+        attached(trainer, kind, folder)
+        return timed(lambda: trainer.fit(Module(kind == "own"), data, held_out))
+
+    return train
+
+
+def transformers() -> Train:
+    """Hugging Face's Trainer."""
+    import torch
+    from torch.utils.data import TensorDataset
+    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(8, 1)
+
+        def forward(self, x: Any, labels: Any) -> Any:
+            predicted = self.net(x)
+            return {"loss": torch.nn.functional.mse_loss(predicted, labels), "logits": predicted}
+
+    def collate(items: Any) -> Any:
+        return {"x": torch.stack([one[0] for one in items]), "labels": torch.stack([one[1] for one in items])}
+
+    data, held_out = TensorDataset(*rows(0, BATCHES)), TensorDataset(*rows(1, 4))
+
+    def train(kind: str, folder: Path) -> float:
+        own = kind == "own"
+        arguments = TrainingArguments(
+            output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=ROWS, learning_rate=1e-2,
+            per_device_eval_batch_size=ROWS, eval_strategy="epoch", save_strategy="epoch" if own else "no",
+            save_total_limit=1, load_best_model_at_end=own, metric_for_best_model="loss", report_to=[],
+            lr_scheduler_type="reduce_lr_on_plateau" if own else "constant", disable_tqdm=True, use_cpu=True,
+            logging_strategy="epoch", optim="adamw_torch",
+        )  # fmt: skip
+        trainer = Trainer(
+            model=Model(), args=arguments, train_dataset=data, eval_dataset=held_out, data_collator=collate,
+            callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)] if own else None,
+        )  # fmt: skip
+        attached(trainer, kind, folder)
+        return timed(trainer.train)
+
+    return train
+
+
+def keras() -> Train:
+    """Keras' fit, on TensorFlow."""
+    import keras as library
+
+    inputs, targets = (one.numpy() for one in rows(0, BATCHES))
+    held_out = tuple(one.numpy() for one in rows(1, 4))
+
+    def train(kind: str, folder: Path) -> float:
+        model = library.Sequential([library.Input((8,)), library.layers.Dense(1)])
+        model.compile(optimizer=library.optimizers.SGD(1e-2), loss="mse")
+        callbacks = library.callbacks
+        own = [
+            callbacks.EarlyStopping("val_loss", patience=PATIENCE),
+            callbacks.ModelCheckpoint(folder / "best.keras", monitor="val_loss", save_best_only=True),
+            callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=PATIENCE),
+        ]
+        attached(model, kind, folder)
+        options = {"callbacks": own} if kind == "own" else {}
+        return timed(
+            lambda: model.fit(
+                inputs, targets, batch_size=ROWS, epochs=EPOCHS, validation_data=held_out, verbose=0, **options
+            )
+        )
+
+    return train
+
+
+def yolo() -> Train:
+    """Ultralytics' YOLO26n on tiny images of digits."""
+    from epochal.demo.digits import write_digits
+    from epochal.demo.offline import ultralytics_offline
+
+    ultralytics_offline(tempfile.mkdtemp())  # before it is imported
+    import torch
+    from ultralytics import YOLO
+
+    torch.set_num_threads(1)
+    data = write_digits(Path(tempfile.mkdtemp()) / "digits", train=16, val=8, size=64)
+
+    def train(kind: str, folder: Path) -> float:
+        model = YOLO("yolo26n.yaml")
+        attached(model, kind, folder)
+        own = {"patience": 100, "save": True} if kind == "own" else {"patience": 0, "save": False}
+        return timed(
+            lambda: model.train(
+                data=str(data), epochs=EPOCHS, imgsz=64, batch=4, workers=0, device="cpu", plots=False, verbose=False,
+                project=str(folder), amp=False, optimizer="SGD", **own,
+            )
+        )  # fmt: skip
+
+    return train
+
+
+WITHOUT_OWN = {"pytorch"}
+TRAINERS: dict[str, tuple[str, Callable[[], Train], int]] = {
+    "pytorch": ("plain PyTorch, `Loop`", plain_pytorch, 30),
+    "lightning": ("Lightning", lightning, 15),
+    "transformers": ("Hugging Face Trainer", transformers, 15),
+    "keras": ("Keras on TensorFlow", keras, 15),
+    "yolo": ("Ultralytics YOLO26n", yolo, 5),
+}
+
+
+def measured(name: str, pairs: int) -> dict[str, list[float]]:
+    """Return, for each kind, the seconds of its trainings; the kinds take turns."""
+    train = TRAINERS[name][1]()
+    kinds = KINDS[:3] if name in WITHOUT_OWN else KINDS
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as parent:
+        for number in range(-1, pairs):
+            order = kinds if number % 2 else kinds[::-1]
+            for kind in order:
+                folder = Path(parent) / f"{kind}{number}"
+                folder.mkdir()
+                seconds = train(kind, folder)
+                if number >= 0:  # the first of each warms up
+                    found[kind].append(seconds)
+    return found
+
+
+def child(name: str, pairs: int) -> dict[str, list[float]]:
+    """Measure one trainer in a process of its own."""
+    command = [sys.executable, __file__, "--only", name, "--pairs", str(pairs), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(name: str, found: dict[str, list[float]]) -> tuple[list[str], bool]:
+    """Return a trainer's row of the table, and whether its promise holds."""
+    ratio = {
+        kind: statistics.median(a / b for a, b in zip(times, found["bare"], strict=True))
+        for kind, times in found.items()
+    }
+    bare = statistics.median(found["bare"]) / EPOCHS * 1e3
+    cells = [TRAINERS[name][0], f"{bare:,.0f} ms", f"{ratio['attached']:.2f}", f"{ratio['policies']:.2f}"]
+    if name in WITHOUT_OWN:
+        return [*cells, "", "", ""], True
+    against = statistics.median(a / b for a, b in zip(found["policies"], found["own"], strict=True))
+    holds = round(against, 2) <= 1
+    return [*cells, f"{ratio['own']:.2f}", f"{against:.2f}", "yes" if holds else "**no**"], holds
+
+
+def main() -> int:
+    """Measure the trainers, print the table, and return 1 if somewhere Epochal costs more than the trainer's own."""
+    parser = argparse.ArgumentParser(description="What Epochal costs in each trainer, beside the trainer's own.")
+    parser.add_argument("--only", choices=TRAINERS, help="one trainer")
+    parser.add_argument("--pairs", type=int, help="repeats")
+    parser.add_argument("--json", action="store_true", help="the raw seconds, of one trainer")
+    parser.add_argument("--write", action="store_true", help="put the table into " + " and ".join(PAGES))
+    options = parser.parse_args()
+    if options.json:
+        print(json.dumps(measured(options.only, options.pairs)))
+        return 0
+    verdicts: list[tuple[list[str], bool]] = []
+    for name in [options.only] if options.only else TRAINERS:
+        print(name, file=sys.stderr)
+        verdicts.append(row(name, child(name, options.pairs or TRAINERS[name][2])))
+    head = ["trainer", "an epoch, bare", "Epochal, no callback", "three policies", "its own", "policies / own", "<= 1"]
+    where = (
+        f"Measured {date.today().isoformat()}: Python {platform.python_version()}, {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. CPU time of the process, in "
+        f"units of the bare training right beside it; medians. {EPOCHS} epochs of {BATCHES} batches (YOLO: 4)."
+    )
+    text = f"{table(head, [cells for cells, _ in verdicts])}\n\n{where}"
+    print(text)
+    if options.write:
+        write(text, PAGES, mark="trainers")
+    return 0 if all(holds for _, holds in verdicts) else 1
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.exit(main())
