@@ -1,7 +1,7 @@
 """A plain loop that goes on in the middle of an epoch: what its callbacks need for it, and what is said of it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from epochal.core.log import log
 from epochal.core.roster import copied, overridden
@@ -9,10 +9,16 @@ from epochal.core.roster import copied, overridden
 if TYPE_CHECKING:
     from epochal.core.engine import Engine
     from epochal.core.roster import Roster
-    from epochal.data.position import Position
 
 BEGINS = "on_train_epoch_start"
 MATTERS = ("python", "torch", "numpy")  # packages whose version decides how a training goes
+
+
+class Place(Protocol):
+    """Where a run stands in its data: how that was come to again, and what of it may not be exact."""
+
+    report: list[str]
+    doubts: list[str]
 
 
 def reload_states(roster: "Roster", saved: Mapping[str, Any]) -> None:
@@ -22,7 +28,7 @@ def reload_states(roster: "Roster", saved: Mapping[str, Any]) -> None:
             callback.load_state_dict(copied(saved[label]))
 
 
-def tell_resumed(saved: Any, engine: "Engine", position: "Position") -> None:
+def tell_resumed(saved: Any, engine: "Engine", position: Place) -> None:
     """Say in the log where a resumed run goes on, what is exact in it, and what may not be."""
     inside = f"; {'; '.join(position.report)}" if position.report else ""
     doubts = [*position.doubts, *changed_versions(saved.manifest.versions)]

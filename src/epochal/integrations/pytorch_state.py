@@ -7,6 +7,7 @@ from typing import Any, cast
 from epochal.checkpointing.capture import restore, state_of
 from epochal.checkpointing.difference import describe_difference
 from epochal.core.errors import ArgumentError, CheckpointError
+from epochal.integrations.torch_optimizer import inner_optimizer
 
 
 def as_list(one_or_more: Any) -> list[Any]:
@@ -27,7 +28,7 @@ class LoopState:
         self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, ema: Any, state: Mapping[str, Any] | None
     ) -> None:
         self.model = model
-        self.optimizers = as_list(optimizer)
+        self.optimizers = [inner_optimizer(one) for one in as_list(optimizer)]
         self.singles = {
             f"{part}{index or ''}": thing
             for part, things in (("scheduler", scheduler), ("scaler", scaler), ("ema", ema))

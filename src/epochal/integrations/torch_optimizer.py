@@ -5,6 +5,8 @@ from typing import Any
 
 from epochal.core.engine import Engine
 
+WRAPPERS = frozenset({"accelerate", "lightning", "lightning_fabric", "pytorch_lightning"})
+
 
 def group_name(group: dict[str, Any], index: int) -> str:
     """Return the name of a parameter group: its own, or pg0, pg1 ... by position.
@@ -14,6 +16,23 @@ def group_name(group: dict[str, Any], index: int) -> str:
     """
     name = group.get("name")
     return name if isinstance(name, str) else f"pg{index}"
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """Return torch's own optimizer inside the wrappers of Accelerate and Fabric, which have no step hooks.
+
+    >>> inner_optimizer(3)
+    3
+    """
+    while is_wrapper(optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def is_wrapper(optimizer: Any) -> bool:
+    """Say whether an optimizer is another library's, with the one that steps inside."""
+    homes = {kind.__module__.partition(".")[0] for kind in type(optimizer).__mro__}
+    return bool(homes & WRAPPERS) and hasattr(optimizer, "optimizer")
 
 
 class OptimizerHooks:

@@ -1,0 +1,87 @@
+"""Hugging Face Transformers: ``trainer.train`` on the instance becomes an entry that lets a run see each training."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from epochal.core.callback import Callback
+from epochal.core.events import EVENT_NAMES
+from epochal.core.fitness import FitnessSpec
+from epochal.core.log import log
+from epochal.core.run import Run
+from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.integrations.transformers_names import aliases, expected
+from epochal.integrations.transformers_state import check
+from epochal.integrations.transformers_training import Training
+from epochal.runs.folder import RunFolder
+from epochal.runs.resume import VARIABLE, ResumePoint
+
+PROVIDES = frozenset(EVENT_NAMES) | {
+    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "weight_average",
+}  # fmt: skip
+OWNS = {
+    "accumulation": (
+        "Transformers accumulates gradients itself; set TrainingArguments(gradient_accumulation_steps=...)"
+    ),
+    "loss": (
+        "Transformers' Trainer shows no loss of a copy of the model; give yours:"
+        " LearningRateFinder(loss=lambda model, batch: ..., data=loader)"
+    ),
+    "rollback": "Transformers' Trainer cannot go back inside a training; stop, and go on with attach(..., resume=path)",
+}
+ARGUMENTS = ("resume_from_checkpoint", "trial", "ignore_keys_for_eval")  # of train(), in their order
+
+
+class TrainEntry(Entry):
+    """Stands at ``trainer.train``: trains as before, and lets a run see it."""
+
+    method = "train"
+
+    def train(self, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Train as ``Trainer.train`` does, with its arguments."""
+        said = {**dict(zip(ARGUMENTS, args, strict=False)), **options}
+        point = None if self.resumes_itself(said) else self.resume_point()
+        if point is not None:
+            check(point.saved, self.host)
+        return self.watched(partial(self.seen_training, original, said, point))
+
+    def seen_training(self, original: Callable[..., Any], said: Mapping[str, Any], point: ResumePoint | None) -> Any:
+        """Train, seen by the run."""
+        folder = RunFolder(self.place.parent, self.place.name) if point is None else point.folder
+        training = Training(self.run, self.host, point)
+        try:
+            return original(**{**said, **training.begin(folder)})
+        finally:
+            training.remove()
+
+    def resumes_itself(self, said: Mapping[str, Any]) -> bool:
+        """Say whether ``train()`` was told to resume from Transformers' own checkpoint; that wins, and is said."""
+        own = said.get("resume_from_checkpoint")
+        if own and (self.resume is not False or os.environ.get(VARIABLE)):
+            log().warning(
+                "resume: train(resume_from_checkpoint=%r) goes on from Transformers' own checkpoint; this run begins"
+                " anew there. Leave it out to go on exactly, from the run's.", own,
+            )  # fmt: skip
+        return bool(own)
+
+
+def bind(
+    host: Any,
+    callbacks: Sequence[Callback],
+    *,
+    fitness: FitnessSpec,
+    dir: str | os.PathLike[str] | None,  # noqa: A002
+    name: str | None,
+    resume: Resume,
+) -> Run:
+    """Attach callbacks to a Trainer; all that can be wrong is said before it is touched."""
+    check_free(host, TrainEntry.method, resume)
+    place = Place(None if dir is None else os.fspath(dir), name)
+    folder = RunFolder(place.parent, place.name)
+    run = Run(host="Transformers Trainer", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
+    run.engine.aliases.update(aliases(expected(host.args, host.eval_dataset)))
+    for callback in callbacks:
+        run.add(callback)
+    TrainEntry(host, run, place, resume).put()
+    return run
