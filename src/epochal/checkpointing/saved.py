@@ -8,6 +8,7 @@ from epochal.checkpointing.capture import unwrapped
 from epochal.checkpointing.difference import few, missing, reshaped, unexpected
 from epochal.checkpointing.layout import Manifest
 from epochal.checkpointing.parts import decode_part, read_structures
+from epochal.checkpointing.variables import has_variables, load_variables
 from epochal.checkpointing.verify import Verdict, verify
 from epochal.core.errors import CheckpointError
 
@@ -52,11 +53,14 @@ class SavedCheckpoint:
         return verify(self.path)
 
     def load_into(self, model: Any, *, strict: bool = True) -> None:
-        """Load the weights into a torch module, wrapped by torch.compile or DistributedDataParallel or not.
+        """Load weights into a Keras model or a torch module, wrapped by torch.compile or DistributedDataParallel or not.
 
         Another model is a `CheckpointError` that names what differs, and nothing is loaded then. ``strict=False``
         allows names that only one side has; shapes have to agree always.
         """
+        if has_variables(model):
+            load_variables(self, model)
+            return
         module = unwrapped(model)
         if not (hasattr(module, "state_dict") and hasattr(module, "load_state_dict")):
             raise CheckpointError(

@@ -1,6 +1,6 @@
 """The metrics of a run: logged unread, read once when somebody asks, and known by when they were measured."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -239,6 +239,11 @@ class Metrics(Mapping[str, float]):
         for entry in self.entries.values():
             entry.in_epoch = False
             entry.mean = entry.val_mean = None
+
+    def averaged(self, names: Iterable[str]) -> None:
+        """Let what was logged last be the epoch's value: the trainer has averaged its batches itself."""
+        for name in names:
+            self.entry(name).mean = None
 
     def forget_epoch(self) -> None:
         """Forget what an epoch that was given up has measured and nobody has looked at."""

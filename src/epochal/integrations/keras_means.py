@@ -1,0 +1,95 @@
+"""What single batches measured, taken out of metrics that Keras averages over the epoch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class OwnValue:
+    """A batch's own value, from the epoch's means up to it and up to the batch before; computed when it is read.
+
+    >>> mean_of_two, of_the_first = (3.0, 64.0), (2.0, 32.0)  # each with its weight, the number of samples
+    >>> float(OwnValue(mean_of_two, of_the_first))
+    4.0
+    """
+
+    __slots__ = ("before", "now")
+
+    def __init__(self, now: tuple[Any, Any], before: tuple[Any, Any]) -> None:
+        self.now, self.before = now, before
+
+    def __float__(self) -> float:
+        mean, weight = map(float, self.now)
+        mean_before, weight_before = map(float, self.before)
+        more = weight - weight_before
+        return (mean * weight - mean_before * weight_before) / more if more else mean
+
+
+class EpochMeans:
+    """The means that a model's metrics make of an epoch, and the share of its newest batch in them."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.logs: Mapping[str, Any] = {}  # what the newest batch returned: means up to it
+        self.before: dict[str, tuple[Any, Any]] = {}
+        self.counts: dict[str, Any] | None = None  # name of a mean -> the variable that holds its weight
+
+    def begin_epoch(self) -> None:
+        """An epoch begins; Keras has reset its metrics."""
+        self.logs, self.before = {}, {}
+
+    def own(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the newest batch's own values, and as Keras has it what is no mean; nothing is read yet."""
+        self.logs = logs
+        if self.counts is None:  # metrics are built in the first batch
+            self.counts = {metric.name: metric.count for metric in means_of(self.model) if metric.name in logs}
+        values: dict[str, Any] = dict(logs)
+        for name, count in self.counts.items():
+            if name in logs:
+                now = (logs[name], frozen(count.value))
+                if name in self.before:
+                    values[name] = OwnValue(now, self.before[name])
+                self.before[name] = now
+        return values
+
+
+def means_of(model: Any) -> Iterator[Any]:
+    """Yield the metrics of a model that are means over an epoch, the loss first."""
+    import keras
+
+    for metric in model.metrics:
+        for one in [*(getattr(metric, "metrics", None) or ()), metric]:
+            if isinstance(one, keras.metrics.Mean):
+                yield one
+
+
+def frozen(value: Any) -> Any:
+    """Return what a variable holds now, which the next step does not change."""
+    if hasattr(value, "read_value"):
+        return value.read_value()
+    return value.detach().clone() if hasattr(value, "detach") else value
+
+
+def under(prefix: str, logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Keras' logs under our names.
+
+    >>> under("val", {"loss": 0.5})
+    {'val/loss': 0.5}
+    """
+    return {f"{prefix}/{name}": value for name, value in logs.items()}
+
+
+def aliases(logs: Mapping[str, Any]) -> dict[str, str]:
+    """Return Keras' names of what it measures, with ours.
+
+    >>> aliases({"loss": 0.5})
+    {'loss': 'train/loss', 'val_loss': 'val/loss'}
+    """
+    return {name: f"train/{name}" for name in logs} | {f"val_{name}": f"val/{name}" for name in logs}
+
+
+def compiled_names(model: Any) -> list[str]:
+    """Return the names of what a model is compiled to measure, as far as they stand before the first batch."""
+    config = getattr(model, "_compile_config", None)
+    given = [] if config is None else config.config.get("metrics") or []
+    names = [one if isinstance(one, str) else getattr(one, "name", None) for one in given]
+    return ["loss", *(name for name in names if isinstance(name, str))]

@@ -1,0 +1,262 @@
+"""One ``fit`` of Keras: its moments become a run's, the run's requests its switches."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from epochal.core.log import log
+from epochal.core.requests import StopRequest
+from epochal.core.run import Run
+from epochal.integrations.entry import Place, begin, wrap
+from epochal.integrations.keras_means import EpochMeans, aliases, compiled_names, under
+from epochal.integrations.keras_rates import KerasRates
+from epochal.integrations.keras_state import KerasState
+from epochal.integrations.keras_steps import Steps
+from epochal.runs.folder import RunFolder
+from epochal.runs.resume import ResumePoint
+
+if TYPE_CHECKING:
+    from epochal.integrations.keras_moments import Moments
+
+ADDED = ("learning_rate", "lr")  # by native callbacks, to the logs of an epoch
+
+
+class Training:
+    """What a run sees of one ``fit``.
+
+    ``train_function`` and ``test_function`` are wrapped on the model until its end: they show batches without making
+    Keras wait for the device; the other moments come from a callback of Keras' own kind.
+    """
+
+    def __init__(self, run: Run, model: Any, arguments: dict[str, Any]) -> None:
+        self.run, self.model, self.arguments = run, model, arguments
+        self.engine = run.engine
+        self.undo: list[Callable[[], None]] = []
+        self.means = EpochMeans(model)
+        self.steps: Steps | None = None
+        self.rates: KerasRates | None = None
+        self.state = KerasState(model)
+        self.point: ResumePoint | None = None
+        self.batch = self.val_batch = 0  # the one that comes next
+
+    # -- setting up -----------------------------------------------------------------------------------------------
+
+    def fit(self, original: Callable[..., Any], place: Place, resume_point: Callable[[], ResumePoint | None]) -> Any:
+        """Train, watched, from the beginning or from where a checkpoint ends."""
+        run, engine, model = self.run, self.engine, self.model
+        self.point = point = resume_point()
+        folder = RunFolder(place.parent, place.name) if point is None else point.folder
+        optimizer = getattr(model, "optimizer", None)
+        saver = begin(run, folder, point, self.parts, resumes="epoch", trainer=model, model=model, optimizer=optimizer)
+        saver.optimizers = list  # no optimizer of torch's own changes what is saved
+        self.accept(compiled_names(model))
+        if optimizer is not None:
+            engine.rate_host = self.rates = KerasRates(engine, optimizer, self.rebuild)
+            self.undo.append(self.rates.remove)
+        self.undo.append(self.state.watch())
+        self.arguments["callbacks"] = self.joined(self.arguments.get("callbacks"))
+        if point is not None:
+            self.arguments["initial_epoch"] = engine.next_epoch
+        return original(**self.arguments)
+
+    def joined(self, natives: Any) -> Any:
+        """Return the user's callbacks of Keras' kind, ours behind them, in the form in which they were given."""
+        import keras
+
+        from epochal.integrations.keras_moments import Moments
+
+        moments = Moments(self)
+        if not isinstance(natives, keras.callbacks.CallbackList):
+            return [*(keras.tree.flatten(natives) if natives else ()), moments]
+        self.join_list(natives, moments)
+        return natives
+
+    def join_list(self, natives: Any, moments: "Moments") -> None:
+        """Stand in a list of callbacks that is the user's own object, until the end."""
+        natives.callbacks.append(moments)
+        moments.set_model(self.model)
+        moments.set_params(getattr(natives, "params", None) or {"epochs": self.arguments.get("epochs", 1)})
+        self.undo.append(lambda: natives.callbacks.remove(moments))
+
+    def parts(self) -> dict[str, Any]:
+        """Return the state of everything that Keras has, as of now."""
+        return self.state.parts(inside=self.engine.in_epoch)
+
+    def accept(self, names: Sequence[str] | Mapping[str, Any]) -> None:
+        """Accept Keras' names of metrics beside ours."""
+        self.engine.aliases.update(aliases(dict.fromkeys(names)))
+        self.engine.metrics.aliases.update(self.engine.aliases)
+
+    def rebuild(self) -> None:
+        """Have the training function compiled anew, with the wrapper that was around it."""
+        if self.engine.in_training:
+            self.model.make_train_function(force=True)
+            self.watch_batches()
+        else:
+            self.model.train_function = None
+
+    def leave(self) -> None:
+        """Leave the model as it was."""
+        while self.undo:
+            self.undo.pop()()
+
+    # -- Keras' moments -------------------------------------------------------------------------------------------
+
+    def train_begin(self, epochs: int | None) -> None:
+        """Keras has set itself up: model, data and optimizer stand, or are built in the first batch."""
+        engine, model = self.engine, self.model
+        if self.point is not None:
+            self.state.restore(self.point.saved)
+            model._initial_epoch = None  # of Keras' BackupAndRestore
+        self.steps = Steps(engine, model)
+        self.undo.append(self.steps.remove)
+        self.watch_batches()
+        if self.point is not None:
+            engine.fire("on_resume")
+            if epochs is not None and engine.next_epoch >= epochs:
+                log().warning("nothing is left to train: %d of %d epochs were done.", engine.next_epoch, epochs)
+        if engine.rates.active:
+            engine.take_over_rates()
+        engine.train_start(epochs, self.state.num_batches)
+        self.state.begin_epochs()
+
+    def epoch_begin(self, epoch: int) -> None:
+        """An epoch begins; Keras has reset its metrics."""
+        self.batch = 0
+        self.means.begin_epoch()
+        self.engine.next_epoch = epoch
+        self.engine.epoch_start(epoch, self.state.num_batches)
+
+    def test_begin(self) -> None:
+        """The epoch's validation begins, and with that its batches are done."""
+        self.end_batches()
+        self.val_batch = 0
+        self.undo.append(wrap(self.model, "test_function", self.showing_val_batch))
+        iterator = getattr(self.model, "_eval_epoch_iterator", None)
+        self.engine.val_start(getattr(iterator, "num_batches", None))
+
+    def test_end(self, logs: Mapping[str, Any]) -> None:
+        """The epoch's validation is done."""
+        self.undo.pop()()
+        self.accept(logs)
+        self.engine.log(under("val", logs))
+        self.engine.val_end()
+        self.take_stop()
+
+    def epoch_end(self, logs: Mapping[str, Any]) -> None:
+        """The epoch is done."""
+        engine = self.engine
+        if not engine.batches_done:
+            self.end_batches()
+        self.log_added(logs)
+        self.note_native_stop()
+        engine.epoch_end()
+        self.take_stop()
+
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    def watch_batches(self) -> None:
+        """See each call of the training function."""
+        self.undo.append(wrap(self.model, "train_function", self.showing_batch))
+
+    def showing_batch(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Begin a batch, or as many as Keras does in one go, do the step, end it."""
+
+        def train_function(data: Any) -> Any:
+            known = self.state.num_batches is not None or isinstance(data, list)
+            if known:
+                self.start_batch(data)
+            with self.rates.in_place() if self.rates is not None else nullcontext():
+                logs = original(data)
+            if not known:  # a data set that ends here did so in the line before: there was no batch
+                self.start_batch(data)
+            self.end_batch(logs)
+            return logs
+
+        return train_function
+
+    def start_batch(self, data: Any) -> None:
+        """A batch begins; only torch shows its data."""
+        self.engine.batch_start(self.batch, shown(data))
+
+    def end_batch(self, logs: Mapping[str, Any]) -> None:
+        """A batch is done; a stop is taken here unless its accumulation group goes on."""
+        engine, steps = self.engine, self.steps
+        assert steps is not None
+        size = steps.ended(self.batch, self.state.num_batches)
+        self.batch += size
+        self.state.data.done(self.batch)
+        engine.log(under("train", self.means.own(logs)))
+        engine.batch_end(steps.take_outputs())
+        if engine.stop_now():
+            self.model.stop_training = True
+
+    def showing_val_batch(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Begin and end a batch of the validation."""
+
+        def test_function(data: Any) -> Any:
+            engine, known = self.engine, self.engine.num_val_batches is not None or isinstance(data, list)
+            if known:
+                engine.val_batch_start(self.val_batch, shown(data))
+            logs = original(data)
+            if not known:
+                engine.val_batch_start(self.val_batch, shown(data))
+            assert self.steps is not None
+            self.val_batch += self.steps.per_call
+            engine.val_batch_end(self.steps.take_outputs())
+            return logs
+
+        return test_function
+
+    def end_batches(self) -> None:
+        """The batches of an epoch are done; what Keras has averaged over them, by samples, is its value."""
+        engine, planned = self.engine, self.state.num_batches
+        if engine.in_batch:  # the data ended in it
+            engine.batch_end()
+        engine.epoch_cut = planned is not None and self.batch < planned
+        if self.means.logs:
+            self.accept(self.means.logs)
+            values = under("train", self.means.logs)
+            engine.log(values)
+            engine.metrics.averaged(values)
+        if self.steps is not None:
+            self.steps.end_epoch()
+        engine.log({f"lr/{group}": rate for group, rate in self.run.lr.items()})
+        engine.train_epoch_end()
+        self.take_stop()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def log_added(self, logs: Mapping[str, Any]) -> None:
+        """Log what native callbacks have added to the logs of an epoch."""
+        known = self.engine.metrics.aliases
+        added = {name: value for name, value in logs.items() if name not in known and name not in ADDED}
+        self.accept([name.removeprefix("val_") for name in added if name.startswith("val_")])
+        self.engine.log({name: value for name, value in added.items() if hasattr(value, "__float__")})
+
+    def take_stop(self) -> None:
+        """Hand a stop that was asked for to Keras."""
+        if self.engine.requests.stops:
+            self.model.stop_training = True
+
+    def note_native_stop(self) -> None:
+        """Write down a stop that came from a native callback, as Keras' own EarlyStopping."""
+        stops, last = self.engine.requests.stops, self.engine.num_epochs
+        if self.model.stop_training and not stops and (last is None or self.engine.epoch + 1 < last):
+            stops.append(StopRequest("a native callback set model.stop_training", "Keras"))
+
+
+def by_name(args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of ``fit`` by their names."""
+    import keras
+
+    names = [*inspect.signature(keras.Model.fit).parameters][1:]
+    return {**dict(zip(names, args, strict=False)), **options}
+
+
+def shown(data: Any) -> Any:
+    """Return the batch that a training function was given, several as a list; None for an iterator of TensorFlow."""
+    if not isinstance(data, list):
+        return None
+    return data[0] if len(data) == 1 else data
