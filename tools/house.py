@@ -18,6 +18,7 @@ SOURCE = ROOT / "src"
 # In core; everything else there is floor 0.
 FLOOR_ONE = frozenset({"callback", "debug", "dispatch", "engine", "lifetime", "roster", "run"})
 FLOORS = {
+    "tested": 0,
     "conditions": 2,
     "data": 2,
     "checkpointing": 2,

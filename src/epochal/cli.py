@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from epochal.doctor import Finding
+
 app = typer.Typer(
     help="One callback system for every trainer.",
     no_args_is_help=True,
@@ -58,17 +60,23 @@ def demo(
 @app.command()
 def doctor() -> None:
     """Tell what is installed here, whether that version was tested, and what would bring the rest."""
-    from epochal.doctor import findings, incomplete, machine
+    from rich.markup import escape
+
+    from epochal.doctor import findings, incomplete, machine, trainers
 
     console, found = _console(), findings()
     for name, value in machine().items():
         console.print(f"[bold]{name:<10}[/bold] {value}", highlight=False)
-    style = {"tested": "green", "another version": "yellow", "missing": "red"}
+    table = _table("trainer", "package", "installed", "tested with", "", "how")
+    for trainer in trainers():
+        kind = trainer.kind
+        how = kind.use if trainer.usable else f'pip install "epochal[{kind.extra}]"'
+        for number, one in enumerate(trainer.packages):
+            table.add_row("" if number else kind.title, *_version(one), "" if number else escape(how))
+    console.print(table)
     table = _table("package", "installed", "tested with", "", "extras")
     for one in found:
-        mark = f"[{style[one.verdict]}]{one.verdict}[/]"
-        extras = ", ".join(one.extras) or "always there"
-        table.add_row(one.package, one.installed or "-", one.tested or "-", mark, extras)
+        table.add_row(*_version(one), ", ".join(one.extras) or "always there")
     console.print(table)
     for extra, packages in incomplete(found).items():
         console.print(f'pip install "epochal\\[{extra}]"  would bring {", ".join(packages)}', highlight=False)
@@ -150,6 +158,11 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console()
+
+
+def _version(one: "Finding") -> tuple[str, str, str, str]:
+    style = {"tested": "green", "missing": "red"}.get(one.verdict, "yellow")
+    return one.package, one.installed or "-", one.tested or "-", f"[{style}]{one.verdict}[/]"
 
 
 def _table(*columns: str) -> "Table":

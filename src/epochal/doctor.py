@@ -7,11 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
+from importlib.util import find_spec
+from typing import Literal, NamedTuple
 
+from epochal.integrations.trainers import TRAINERS, TrainerKind
+from epochal.integrations.untested import installed_version, is_newer
 from epochal.tested import TESTED
 
-Verdict = Literal["tested", "another version", "missing"]
+Verdict = Literal["tested", "newer than tested", "older than tested", "not tested", "missing"]
 NOT_FOR_USERS = frozenset({"all", "dev"})
 REQUIREMENT = re.compile(
     r"^(?P<name>[\w.-]+)(\[(?P<extras>[\w,-]+)\])?[^;]*(;.*extra == ['\"](?P<extra>[\w-]+)['\"].*)?$"
@@ -36,7 +39,23 @@ class Finding:
         """
         if self.installed is None:
             return "missing"
-        return "tested" if self.installed.partition("+")[0] == self.tested else "another version"
+        if self.tested is None:
+            return "not tested"
+        if self.installed.partition("+")[0] == self.tested:
+            return "tested"
+        return "newer than tested" if is_newer(self.installed, self.tested) else "older than tested"
+
+
+class TrainerFinding(NamedTuple):
+    """One trainer: what it is, and its packages here; the first is its own, others stand below it."""
+
+    kind: TrainerKind
+    packages: tuple[Finding, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether its own package can be imported."""
+        return find_spec(self.kind.packages[0]) is not None
 
 
 def requirements(lines: list[str]) -> dict[str, list[str]]:
@@ -74,6 +93,21 @@ def findings() -> list[Finding]:
     ]
 
 
+def trainers() -> list[TrainerFinding]:
+    """Return every trainer that Epochal joins, with the versions that are here; none is imported.
+
+    >>> [one.kind.title for one in trainers()][:2]
+    ['PyTorch, your own loop', 'Ultralytics YOLO']
+    """
+    return [
+        TrainerFinding(
+            kind,
+            tuple(Finding(one, (kind.extra,), installed_version(one), TESTED.get(one)) for one in kind.packages),
+        )
+        for kind in TRAINERS.values()
+    ]
+
+
 def incomplete(found: list[Finding]) -> dict[str, list[str]]:
     """Return each extra that is not whole here, with the packages it would bring.
 
@@ -83,18 +117,6 @@ def incomplete(found: list[Finding]) -> dict[str, list[str]]:
     missing = [one for one in found if one.verdict == "missing"]
     extras = dict.fromkeys(extra for one in missing for extra in one.extras)
     return {extra: [one.package for one in missing if extra in one.extras] for extra in extras}
-
-
-def installed_version(package: str) -> str | None:
-    """Return the installed version of a package, or None.
-
-    >>> installed_version("no-such-package") is None
-    True
-    """
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def machine() -> dict[str, str]:

@@ -1,55 +1,98 @@
-"""One list of scenarios over every trainer."""
+"""One list of scenarios over every trainer; what all can deliver comes in the same order, with the same numbers."""
+
+from importlib import import_module, util
+from typing import NamedTuple
 
 import pytest
 
-from epochal import Loop, attach
 from epochal.testing import check_integration
+from epochal.testing.scenarios import SCENARIOS
 
 
-def train_loop(tmp_path):
-    import torch
+class Trainer(NamedTuple):
+    """A trainer of tests/trainers: its integration, the packages it needs, and the scenarios that it cannot play."""
 
-    def train(callbacks, epochs):
-        torch.manual_seed(0)
-        net = torch.nn.Linear(2, 1)
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        with Loop(model=net, optimizer=optimizer, callbacks=callbacks, dir=tmp_path) as run:
-            for _ in run.epochs(epochs):
-                for x in run.batches([torch.ones(2)] * 3):
-                    loss = net(x).square().mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    run.log({"train/loss": loss})
-                with run.validation():
-                    run.log({"val/loss": net(torch.ones(2)).square().mean()})
-        return run
-
-    return train
+    home: str
+    packages: tuple[str, ...] = ()
+    leaves_out: frozenset[str] = frozenset()
 
 
-def test_the_plain_loop_keeps_the_contract(tmp_path):
-    traces = check_integration(train_loop(tmp_path))
-    assert len(traces) == 9
+TRAINERS = {
+    "loop": Trainer("pytorch_run", ("torch",)),
+    "yolo": Trainer("ultralytics", ("ultralytics", "sklearn"), frozenset({"mid_epoch_validation"})),
+    "keras": Trainer("keras", ("keras", "tensorflow")),
+    "lightning": Trainer("lightning", ("lightning",)),
+    "transformers": Trainer("transformers", ("transformers", "accelerate")),
+    "fitter": Trainer(
+        "tests.contract.outside",
+        (),
+        frozenset({"the_outputs", "mid_epoch_validation", "accumulation", "stop_in_a_group"}),
+    ),
+}
+# Comes also where the trainer writes files of its own; before the training; with or without anybody asking.
+OF_THE_TRAINER = {"on_model_save", "on_pretrain_routine_start", "on_pretrain_routine_end"}
 
 
-@pytest.fixture
-def train_yolo(tmp_path, tiny_digits, offline_ultralytics):
-    from ultralytics import YOLO
+@pytest.fixture(scope="module")
+def conformance(tmp_path_factory, offline_ultralytics):
+    """Return a function that plays all scenarios on a trainer, once, and gives their outcomes."""
+    played = {}
 
-    def train(callbacks, epochs):
-        model = YOLO("yolo26n.yaml")
-        run = attach(model, *callbacks)
-        model.train(
-            data=str(tiny_digits), epochs=epochs, imgsz=32, batch=4, nbs=4, workers=0, device="cpu", plots=False, verbose=False,
-            project=str(tmp_path), name="yolo", seed=0, optimizer="SGD", warmup_epochs=0, amp=False,
-        )  # fmt: skip
-        return run
+    def play(name):
+        if name not in played:
+            trainer = TRAINERS[name]
+            absent = [one for one in (*trainer.packages, f"tests.trainers.{name}") if util.find_spec(one) is None]
+            if absent:
+                pytest.skip(f"{name}: {', '.join(absent)} is not here")
+            played[name] = None
+            played[name] = check_integration(
+                import_module(f"tests.trainers.{name}").make(tmp_path_factory.mktemp(name))
+            )
+        if played[name] is None:
+            pytest.skip(f"{name} does not keep the contract")
+        return played[name]
 
-    return train
+    return play
+
+
+def provided(name):
+    """Return the events that a trainer delivers."""
+    home = TRAINERS[name].home
+    return import_module(home if "." in home else f"epochal.integrations.{home}").PROVIDES
+
+
+def story(seen, events):
+    """Return what was seen of some events, without validations outside an epoch, which only some trainers make."""
+    told, inside = [], False
+    for one in seen:
+        inside = one.event == "on_train_epoch_start" or (
+            inside and one.event not in ("on_fit_epoch_end", "on_train_end")
+        )
+        if one.event in events and (inside or not one.event.startswith("on_val")):
+            told.append(tuple(one))
+    return told
 
 
 @pytest.mark.timeout(280)
-def test_ultralytics_keeps_the_contract(train_yolo):
-    traces = check_integration(train_yolo)
-    assert "on_exception" in traces["ctrl_c"]
+@pytest.mark.parametrize("name", TRAINERS)
+def test_every_trainer_keeps_the_contract(conformance, name):
+    outcomes = conformance(name)
+    assert {scenario for scenario, one in outcomes.items() if one.skipped} == TRAINERS[name].leaves_out
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "loop"])
+def test_every_trainer_tells_the_same_story(conformance, name):
+    ours, theirs = conformance("loop"), conformance(name)
+    events = (provided("loop") & provided(name)) - OF_THE_TRAINER
+    for scenario in ours:
+        if not theirs[scenario].skipped:
+            told = story(theirs[scenario].seen, events)
+            assert told, scenario
+            assert told == story(ours[scenario].seen, events), scenario
+
+
+def test_the_page_tells_every_scenario():
+    from tools.house import ROOT
+
+    page = (ROOT / "docs/integrations.md").read_text()
+    assert [one.name for one in SCENARIOS if f"`{one.name}`" not in page] == []

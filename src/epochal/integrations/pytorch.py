@@ -18,6 +18,7 @@ from epochal.integrations.pytorch_run import LoopRun
 from epochal.integrations.pytorch_state import LoopState
 from epochal.integrations.torch_optimizer import OptimizerHooks, SeveralOptimizers
 from epochal.integrations.torch_outputs import OutputsHook
+from epochal.integrations.untested import warn_if_untested
 
 
 class Loop:
@@ -61,6 +62,7 @@ class Loop:
         from epochal.runs.folder import RunFolder
         from epochal.runs.resume import find_resume_point
 
+        warn_if_untested("pytorch")
         if isinstance(callbacks, Callback):
             raise ArgumentError(f"callbacks={callbacks!r} is one callback; give a list, callbacks=[...]")
         self.state = LoopState(model, optimizer, scheduler, scaler, ema, state)

@@ -1,0 +1,35 @@
+"""A tiny YOLO training: four batches of digits an epoch, a schedule of learning rates."""
+
+from pathlib import Path
+
+from epochal import attach
+from epochal.demo.digits import write_digits
+
+
+def make(directory: Path):
+    """Return what trains it, its runs below a directory; Ultralytics validates at an epoch's end only."""
+    from ultralytics import YOLO
+
+    data = write_digits(directory / "digits", train=16, val=16, size=64)
+
+    def train(callbacks, epochs, *, error=None, accumulation=1, resume=False):
+        model = YOLO("yolo26n.yaml")
+        run = attach(model, *callbacks, resume=resume)
+        started = []
+
+        def spoil(trainer):
+            started.append(trainer)
+            if error is not None and len(started) == 2:
+                trainer.model.register_forward_pre_hook(lambda *_: raise_(error))
+
+        model.add_callback("on_train_batch_start", spoil)
+        model.train(
+            data=str(data), epochs=epochs, imgsz=32, batch=4, nbs=4 * accumulation, workers=0, device="cpu", plots=False,
+            verbose=False, project=str(directory), name="yolo", seed=0, optimizer="SGD", warmup_epochs=0, amp=False,
+        )  # fmt: skip
+        return run
+
+    def raise_(error):
+        raise error
+
+    return train
