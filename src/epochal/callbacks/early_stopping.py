@@ -1,16 +1,27 @@
 """Stop a training when a metric has stopped improving."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from epochal.callbacks.stop import Stopping, speaking_as
+from epochal.conditions.patience import OWNER, NewBest, Patience
 from epochal.conditions.plateau import Plateau
+from epochal.conditions.presets import STOPS, Stops, given, only_with_compat, preset
 from epochal.core.log import log
 
 if TYPE_CHECKING:
+    from epochal.checkpointing.view import Saved
     from epochal.conditions.better import Mode
     from epochal.core.callback import Callback
     from epochal.core.run import Run
+
+USUAL = {"min_delta": 0.0, "relative": False, "restore_best": False, "start_from_epoch": 0}
+INSTEAD = {
+    "start_from_epoch": "write Stop(when=Plateau(...).after(epochs=n))",
+    "check_finite": "add TerminateOnNaN(...), or write Stop(when=Plateau(...) | NonFinite(...))",
+    "stopping_threshold": "write Stop(when=Plateau(...) | Target(...))",
+    "divergence_threshold": "write Stop(when=Plateau(...) | Diverged(...))",
+}
 
 
 @final
@@ -38,6 +49,15 @@ class EarlyStopping(Stopping):
         Load the model from the best checkpoint by this metric when the training ends, stopped or completed.
         It brings a ``Checkpoint`` on the same metric with it, which keeps the best one.
 
+    compat
+        "keras", "lightning", "transformers" or "ultralytics": decide exactly as that library's own early stopping,
+        which NaN, ties, missing values and float32 belong to. It takes the arguments that the library has: what
+        follows, a ``patience`` of 0, a negative ``min_delta``.
+    start_from_epoch
+        Keras: nothing is judged in the epochs before it (0-based).
+    check_finite, stopping_threshold, divergence_threshold
+        Lightning: stop at NaN and infinities (True there); at a value better than one; at a value worse than one.
+
     NaN is a bad check, a tie no improvement, a value not measured anew no check. A metric that nobody has measured at
     the end of the first epoch: ``MetricNotFound``. For more, such as a warm-up during which nothing counts, write
     ``Stop(when=Plateau(...).after(epochs=10))``.
@@ -47,23 +67,49 @@ class EarlyStopping(Stopping):
         self,
         metric: str,
         *,
-        patience: int,
+        patience: int | None,
         min_delta: float = 0.0,
         relative: bool = False,
         mode: "Mode | None" = None,
         baseline: float | None = None,
         restore_best: bool = False,
+        start_from_epoch: int = 0,
+        check_finite: bool | None = None,
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        compat: Stops | None = None,
         name: str | None = None,
     ) -> None:
-        with speaking_as("EarlyStopping", "Plateau"):
-            self.plateau = Plateau(
-                metric, patience=patience, min_delta=min_delta, relative=relative, mode=mode, baseline=baseline
-            )
+        options: dict[str, Any] = {
+            "min_delta": min_delta,
+            "relative": relative,
+            "mode": mode,
+            "baseline": baseline,
+            "restore_best": restore_best,
+            "start_from_epoch": start_from_epoch,
+            "check_finite": check_finite,
+            "stopping_threshold": stopping_threshold,
+            "divergence_threshold": divergence_threshold,
+        }
+        options = given(options, USUAL)
+        self.plateau: Plateau | Patience
+        if compat is None:
+            only_with_compat(options, INSTEAD, owner=OWNER)
+            options |= {"min_delta": min_delta, "relative": relative}
+        else:
+            preset(STOPS, compat, options, owner=OWNER)
+        options.pop("restore_best", None)
+        with speaking_as(OWNER, "Plateau"):
+            if compat is None:
+                self.plateau = Plateau(metric, patience=patience, **options)  # pyright: ignore[reportArgumentType]
+            else:
+                self.plateau = Patience(metric, compat=compat, patience=patience, **options)
         super().__init__(self.plateau, name=name)
+        self.compat = compat
         self.restore_best = restore_best
 
     def __repr__(self) -> str:
-        shown = repr(self.plateau).replace("Plateau", "EarlyStopping", 1)
+        shown = repr(self.plateau).replace(type(self.plateau).__name__, "EarlyStopping", 1)
         return f"{shown[:-1]}, restore_best=True)" if self.restore_best else shown
 
     @property
@@ -78,6 +124,8 @@ class EarlyStopping(Stopping):
         from epochal.callbacks.checkpoint import Checkpoint
         from epochal.conditions.best import Best
 
+        if isinstance(self.plateau, Patience):  # what it finds best is not what a ranking would
+            return (Checkpoint(when=NewBest(self.plateau), keep_best=0, keep_last=1),)
         mode = self.plateau.rule.mode
         return (Checkpoint(when=Best(self.metric, mode=mode), metric=self.metric, mode=mode, keep_best=1, keep_last=0),)
 
@@ -86,9 +134,17 @@ class EarlyStopping(Stopping):
         if not self.restore_best or run.end_reason not in ("completed", "stopped"):
             return
         metric = run.metrics.canonical(self.metric)
-        best = run.checkpoints.best(metric=metric, mode=self.plateau.rule.mode) if run.checkpoints else None
+        best = self.best_checkpoint(run, metric)
         if best is None:
             log().warning("%s: there is no checkpoint with %s, so the last weights stay.", run.label(self), metric)
             return
         run.engine.restore(best)
         log().info("%s: restored the model of epoch %d, the best by %s.", run.label(self), best.manifest.epoch, metric)
+
+    def best_checkpoint(self, run: "Run", metric: str) -> "Saved | None":
+        """Return the checkpoint to load: the best by rank, or with ``compat`` the newest that was the best."""
+        if not isinstance(self.plateau, Patience):
+            return run.checkpoints.best(metric=metric, mode=self.plateau.rule.mode) if run.checkpoints else None
+        found = [(label, getattr(one, "when", None)) for label, one in run.roster.callbacks.items()]
+        keepers = {label for label, when in found if isinstance(when, NewBest) and when.patience is self.plateau}
+        return next((one for one in reversed(run.checkpoints) if keepers & {*one.manifest.asked_by}), None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.conditions.base import Condition
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError, MetricNotFound
+from epochal.core.log import log
 
 if TYPE_CHECKING:
     from epochal.core.moment import Moment
@@ -28,6 +29,9 @@ class Policy(Callback, ABC):
     end of the first epoch at which the condition was asked about a metric that nobody has measured.
     """
 
+    compat: str | None = None  # the library whose decisions it takes
+    _told = False  # that nobody has measured a metric, in this training
+
     def __init__(self, when: Condition, *, name: str | None = None) -> None:
         self.when = check_condition(when, type(self).__name__)
         self.name = name
@@ -41,6 +45,7 @@ class Policy(Callback, ABC):
 
     def on_train_start(self, run: "Run") -> None:
         """Have every value of the metrics that the condition watches brought to the host."""
+        self._told = False
         for metric in self.when.watches:
             run.metrics.watch(metric)
 
@@ -53,9 +58,16 @@ class Policy(Callback, ABC):
             self.act(run, now)
 
     def check_measured(self, run: "Run") -> None:
-        """Raise MetricNotFound for a metric that was never measured: a policy must not wait for ever, silently."""
+        """Raise MetricNotFound for a metric that was never measured: a policy must not wait for ever, silently.
+
+        The libraries that ``compat`` names wait: there it is only said.
+        """
         missing = self.when.missing()
-        if missing and run.stop_reason is None:  # an epoch that was cut short may end without its validation
+        if missing and self.compat is not None:
+            if not self._told:
+                self._told = True
+                log().warning("%s: nobody has measured %r yet, so nothing is decided.", run.label(self), min(missing))
+        elif missing and run.stop_reason is None:  # an epoch that was cut short may end without its validation
             why = (
                 f"; {self!r} needs it: log it, or if it comes only from a later epoch on, give the condition"
                 " .after(epochs=n)"

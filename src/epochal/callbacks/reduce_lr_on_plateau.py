@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
 from math import nextafter
 from typing import TYPE_CHECKING, ClassVar, final
 
 from epochal.callbacks.policy import Policy
-from epochal.conditions.arguments import check_amount, check_count, check_metric
-from epochal.conditions.base import Condition
-from epochal.conditions.better import Improvement, Mode, Track, infer_mode
+from epochal.conditions.arguments import check_amount
+from epochal.conditions.better import Mode
+from epochal.conditions.cut_due import OWNER, CutDue
+from epochal.conditions.habits import single
+from epochal.conditions.presets import CUTS, Cuts, given, only_with_compat, preset
 from epochal.core.errors import ArgumentError, CapabilityError, nearest
 
 if TYPE_CHECKING:
@@ -19,79 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("epochal")
 Floors = float | Sequence[float] | Mapping[str, float]
 ULP = nextafter(1.0, 2.0)
-
-
-@dataclass
-class Waiting(Track):
-    """A track that begins to count anew after each cut; ``cooldown`` is the number of checks that do not count yet.
-
-    >>> Waiting()
-    Waiting(best=None, best_epoch=None, checks=0, bad=0, cooldown=0)
-    """
-
-    cooldown: int = 0
-
-
-@final
-@dataclass(frozen=True, eq=False, repr=False)
-class CutDue(Condition):
-    """Hold at a check with which the learning rate is to be cut (internal): the p-th bad one since the best or the cut.
-
-    >>> from epochal.core.moment import Moment
-    >>> due = CutDue("val/loss", patience=2)
-    >>> [due.ask(Moment("epoch", epoch=e, settled={"val/loss": x})) for e, x in enumerate([1.0, 1.0, 1.0])]
-    [False, False, True]
-    """
-
-    metric: str
-    _: KW_ONLY
-    patience: int
-    min_delta: float = 0.0
-    relative: bool = False
-    mode: Mode | None = None
-    cooldown: int = 0
-    rule: Improvement = field(init=False, repr=False)
-    state: Waiting = field(init=False, repr=False, default_factory=Waiting)
-
-    def __post_init__(self) -> None:
-        owner = "ReduceLROnPlateau"
-        check_metric(self.metric, owner=owner)
-        check_count(self.patience, owner=owner, argument="patience")
-        if self.cooldown != 0:
-            check_count(self.cooldown, owner=owner, argument="cooldown, when not 0,")
-        mode = infer_mode(self.metric, self.mode, owner=owner)
-        rule = Improvement(mode=mode, min_delta=self.min_delta, relative=self.relative, owner=owner)
-        object.__setattr__(self, "rule", rule)
-
-    def holds(self, now: "Moment") -> bool:
-        """Count the check if there is one; the last check of a cool-down counts again, as in Keras."""
-        value = now.settled.get(self.metric)
-        if value is None:
-            return False
-        state = self.state
-        state.cooldown = max(state.cooldown - 1, 0)
-        self.rule.check(state, value, now.epoch)
-        if state.cooldown:
-            state.bad = 0
-        return state.bad >= self.patience
-
-    def done(self) -> None:
-        """Begin to count anew: the rate was cut."""
-        self.state.bad, self.state.cooldown = 0, self.cooldown
-
-    @property
-    def known(self) -> bool:
-        """True from the first check on."""
-        return self.state.checks > 0
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
-
-    def reason(self, now: "Moment") -> str:
-        """Say for how many checks nothing improved."""
-        return f"{self.metric} has not improved for {self.state.bad} check{'s' * (self.state.bad != 1)}"
 
 
 @final
@@ -115,6 +43,12 @@ class ReduceLROnPlateau(Policy):
         The cuts never bring a rate below it: one number, a sequence (one per parameter group), or a mapping from group
         to number (groups left out have none). A rate that is below already is left alone.
 
+    compat
+        "keras" or "torch": decide exactly as that library's class of this name, which NaN, ties, float32 and its own
+        defaults belong to; torch's threshold is ``min_delta``, its threshold_mode="rel" is ``relative=True``.
+    eps
+        With compat="torch" only: a rate is left alone where a cut would change it by no more than this.
+
     It counts as Keras' does; PyTorch's counts one check more: its (patience=P-1, threshold_mode="abs",
     threshold=min_delta, cooldown=max(C-1, 0), eps=0) is this one's (patience=P, min_delta=min_delta, cooldown=C).
     It acts through ``run.scale_lr``, so a schedule runs on below it, and the factors are saved with the run.
@@ -128,21 +62,37 @@ class ReduceLROnPlateau(Policy):
         *,
         factor: float = 0.1,
         patience: int = 10,
-        min_delta: float = 0.0,
-        relative: bool = False,
+        min_delta: float | None = None,
+        relative: bool | None = None,
         mode: Mode | None = None,
         cooldown: int = 0,
         min_lr: Floors = 0.0,
+        eps: float | None = None,
+        compat: Cuts | None = None,
         name: str | None = None,
     ) -> None:
+        options = given({"min_delta": min_delta, "relative": relative, "mode": mode, "eps": eps}, {"relative": False})
+        if compat is None:
+            only_with_compat(options, {"eps": "leave it out"}, owner=OWNER)
+        self.row = None if compat is None else preset(CUTS, compat, options, owner=OWNER)
+        usual = self.row.min_delta if self.row else 0.0
+        usual_relative = self.row.relative if self.row else False
         self.due = CutDue(
-            metric, patience=patience, min_delta=min_delta, relative=relative, mode=mode, cooldown=cooldown
+            metric,
+            patience=patience,
+            min_delta=usual if min_delta is None else min_delta,
+            relative=usual_relative if relative is None else relative,
+            mode=mode,
+            cooldown=cooldown,
+            compat=compat,
         )
         super().__init__(self.due, name=name)
-        if check_amount(factor, owner="ReduceLROnPlateau", argument="factor") >= 1:
+        self.compat = compat
+        if check_amount(factor, owner=OWNER, argument="factor", zero=compat is not None) >= 1:
             raise ArgumentError(f"ReduceLROnPlateau: factor must be below 1, since it lowers the rate, not {factor!r}")
         self.factor = float(factor)
         self.min_lr = check_floors(min_lr)
+        self.eps = eps if eps is not None or self.row is None else self.row.eps
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.due.metric!r}, factor={self.factor:g}, patience={self.due.patience})"
@@ -155,21 +105,43 @@ class ReduceLROnPlateau(Policy):
 
     def act(self, run: "Run", now: "Moment") -> None:
         """Cut the rates that are above their floors."""
-        before = run.lr
+        before, reason = run.lr, self.due.reason(now)
         floors = floor_of_groups(self.min_lr, before)
+        cut = self.cut_all(run, before, floors) if self.row is None else self.cut_as_they_do(run, before, floors)
+        if cut or (self.row is not None and self.row.always_anew):
+            self.due.done()
+        if cut:
+            after = run.lr
+            changes = ", ".join(f"{group} {before[group]:.4g} -> {after[group]:.4g}" for group in cut)
+            logger.info("%s: learning rate of %s (%s)", run.label(self), changes, reason)
+
+    def cut_all(self, run: "Run", before: Mapping[str, float], floors: Mapping[str, float]) -> list[str]:
+        """Cut every rate that is above its floor and return their groups."""
         above = [group for group, rate in before.items() if rate > floors.get(group, 0.0)]
-        if not above:
-            return
-        if all(rate * self.factor >= floors.get(group, 0.0) for group, rate in before.items()):
+        if above and all(rate * self.factor >= floors.get(group, 0.0) for group, rate in before.items()):
             run.scale_lr(self.factor)
-        else:
-            for group in above:
-                self.cut(run, group, before[group], floors.get(group, 0.0))
-        reason = self.due.reason(now)
-        self.due.done()
-        after = run.lr
-        changes = ", ".join(f"{group} {before[group]:.4g} -> {after[group]:.4g}" for group in above)
-        logger.info("%s: learning rate of %s (%s)", run.label(self), changes, reason)
+            return above
+        for group in above:
+            self.cut(run, group, before[group], floors.get(group, 0.0))
+        return above
+
+    def cut_as_they_do(self, run: "Run", before: Mapping[str, float], floors: Mapping[str, float]) -> list[str]:
+        """Cut the rates that the library cuts, to what it makes of them, and return their groups."""
+        assert self.row is not None
+        targets: dict[str, float] = {}
+        for group, rate in before.items():
+            floor = floors.get(group, 0.0)
+            if self.row.single:
+                rate = single(rate)
+                lower, cuts = single(max(rate * self.factor, floor)), rate > single(floor)
+            else:
+                lower = max(rate * self.factor, floor)
+                cuts = rate - lower > (self.eps or 0.0)
+            if cuts:
+                targets[group] = lower
+        for group, lower in targets.items():
+            run.scale_lr(lower / before[group], group)
+        return list(targets)
 
     def cut(self, run: "Run", group: str, rate: float, floor: float) -> None:
         """Cut one group's rate, at most to its floor, also after rounding."""

@@ -87,9 +87,13 @@ class MemoryStore:
         self._saved.append(saved)
         if manifest.resume_point:
             self._protected.clear()
+        self.retain()
+        return saved
+
+    def retain(self) -> None:
+        """Apply the rules now."""
         staying = kept([one.manifest for one in self._saved], self._rules, protected=self._protected)
         self._saved = [one for one in self._saved if one.manifest.name in staying]
-        return saved
 
     def newest_resume_point(self) -> MemoryCheckpoint | None:
         """Return the newest checkpoint from which a training can go on exactly."""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from epochal.conditions.habits import single
 from epochal.core.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -21,12 +22,20 @@ class Keep:
     1
 
     ``last=None`` (or -1) keeps all of them, ``best=None`` none as best. Best ranks by ``metric``, else by fitness.
+
+    The rest is how other libraries keep: the epochs 0, ``every``, 2 ``every`` ... stay too; with ``shared`` the best
+    are among the ``last`` and not beside them; ``over``: a training that is over keeps no point to go on from, where
+    something else is kept; ``ranks`` says how the best are found.
     """
 
     last: int | None = 1
     best: int | None = None
     metric: str | None = None
     mode: Mode = "max"
+    every: int | None = None
+    shared: bool = False
+    over: bool = False
+    ranks: "Ranks | None" = None
 
     def __post_init__(self) -> None:
         if self.last is not None and self.last < -1:
@@ -37,7 +46,35 @@ class Keep:
             raise ArgumentError(f"mode={self.mode!r} is neither 'min' nor 'max'")
 
 
-def ranked(manifests: "Iterable[Manifest]", *, metric: str | None = None, mode: Mode = "max") -> "list[Manifest]":
+@dataclass(frozen=True)
+class Ranks:
+    """How the best are found; the defaults are ours.
+
+    >>> Ranks().never
+    'nan'
+
+    ``never`` is what is not ranked: "nan"; the "worst" infinity and NaN; or "nothing", so that NaN ranks as the worst
+    infinity. Of equal ones the earlier is better, or the ``later``; ``single``: values are rounded to float32 before.
+    """
+
+    never: Literal["nan", "worst", "nothing"] = "nan"
+    later: bool = False
+    single: bool = False
+
+    def key(self, value: float, sign: float) -> float | None:
+        """Return what is sorted by, the best first, or None where a value is not ranked."""
+        key = sign * (single(value) if self.single else value)
+        if math.isnan(key):
+            return math.inf if self.never == "nothing" else None
+        return None if key == math.inf and self.never == "worst" else key
+
+
+OURS = Ranks()
+
+
+def ranked(
+    manifests: "Iterable[Manifest]", *, metric: str | None = None, mode: Mode = "max", ranks: Ranks = OURS
+) -> "list[Manifest]":
     """Return those that have a value, best first; of equal ones the earlier is better, and NaN is no value.
 
     >>> from epochal.checkpointing.layout import Manifest
@@ -47,7 +84,9 @@ def ranked(manifests: "Iterable[Manifest]", *, metric: str | None = None, mode: 
     ['c', 'a']
     """
     sign = 1.0 if mode == "min" else -1.0
-    rated = [(sign * value, one) for one in manifests if not math.isnan(value := _value(one, metric))]
+    rated = [(key, one) for one in manifests if (key := ranks.key(_value(one, metric), sign)) is not None]
+    if ranks.later:
+        rated.reverse()
     return [one for _, one in sorted(rated, key=lambda pair: pair[0])]
 
 
@@ -60,14 +99,16 @@ def kept(manifests: "Sequence[Manifest]", rules: Mapping[str, Keep], *, protecte
     ['0', '2', '3']
 
     Each rule applies to what its asker asked for. Always kept: what is pinned, protected, or asked for by somebody
-    without a rule, and the newest resume point.
+    without a rule, and the newest resume point, unless it belongs to a training that is over.
     """
     staying = {one.name for one in manifests if one.pinned or one.name in protected}
     staying |= {one.name for one in manifests if not one.asked_by or any(label not in rules for label in one.asked_by)}
-    staying |= {one.name for one in [one for one in manifests if one.resume_point][-1:]}
-    for label, rule in rules.items():
-        staying |= _kept_by(rule, [one for one in manifests if label in one.asked_by])
-    return staying
+    wanted = {
+        label: _kept_by(rule, [one for one in manifests if label in one.asked_by]) for label, rule in rules.items()
+    }
+    over = {label for label, rule in rules.items() if rule.over and wanted[label]}
+    staying |= {one.name for one in [one for one in manifests if one.resume_point][-1:] if not over >= {*one.asked_by}}
+    return staying.union(*wanted.values())
 
 
 def surplus(
@@ -92,9 +133,15 @@ def surplus(
 
 def _kept_by(rule: Keep, asked: "Sequence[Manifest]") -> set[str]:
     count = len(asked) if rule.last is None or rule.last < 0 else rule.last
-    newest = asked[max(0, len(asked) - count) :]
-    best = ranked(asked, metric=rule.metric, mode=rule.mode)[: rule.best or 0]
-    return {one.name for one in (*newest, *best)}
+    best = ranked(asked, metric=rule.metric, mode=rule.mode, ranks=rule.ranks or OURS)[: rule.best or 0]
+    if rule.shared:
+        older = {one.name for one in best if one is not asked[-1]}
+        newest = [one for one in asked if one.name not in older]
+        count = max(count - len(older), min(count, 1))
+    else:
+        newest = asked
+    period = [one for one in asked if rule.every and one.epoch % rule.every == 0]
+    return {one.name for one in (*newest[max(0, len(newest) - count) :], *best, *period)}
 
 
 def _value(manifest: "Manifest", metric: str | None) -> float:

@@ -119,7 +119,7 @@ class CheckpointStore:
         self._listing.saved.append(saved)
         self._release(saved)
         self._point()
-        self._retain()
+        self.retain()
         return saved
 
     def newest_resume_point(self) -> SavedCheckpoint | None:
@@ -223,7 +223,8 @@ class CheckpointStore:
         except OSError as error:
             _log.warning("the pointers in %s are not up to date: %s", self.directory, error.strerror)
 
-    def _retain(self) -> None:
+    def retain(self) -> None:
+        """Apply the rules now: delete what none of them keeps; not while a save is being written."""
         listed = self._listing.saved
         staying = kept([one.manifest for one in listed], self._rules, protected=self._protected)
         for saved in [one for one in listed if one.manifest.name not in staying]:

@@ -124,6 +124,10 @@ class Store(Protocol):
         """Write one checkpoint, then apply the rules."""
         ...
 
+    def retain(self) -> None:
+        """Apply the rules now; not while a save is being written."""
+        ...
+
     def newest_resume_point(self) -> Saved | None:
         """Return the newest checkpoint from which a training can go on exactly."""
         ...

@@ -28,6 +28,17 @@ def check_count(value: object, *, owner: str, argument: str) -> None:
         raise ArgumentError(f"{owner}: {argument} must be a whole number of at least 1, not {value!r}")
 
 
+def check_whole(value: object, *, owner: str, argument: str) -> None:
+    """Raise ``ArgumentError`` unless ``value`` is a whole number of at least 0 (a bool is none).
+
+    >>> check_whole(-1, owner="EarlyStopping", argument="patience")
+    Traceback (most recent call last):
+    epochal.core.errors.ArgumentError: EarlyStopping: patience must be a whole number of at least 0, not -1
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ArgumentError(f"{owner}: {argument} must be a whole number of at least 0, not {value!r}")
+
+
 def check_number(value: object, *, owner: str, argument: str) -> float:
     """Return ``value`` as a float; raise ``ArgumentError`` when it is no number or NaN (infinities are allowed).
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from epochal.conditions.arguments import check_amount, check_number
+from epochal.conditions.habits import OURS, Habits, single
 from epochal.core.errors import ArgumentError
 
 Mode = Literal["min", "max"]
@@ -106,17 +107,22 @@ class Improvement:
 
     A value must be better than the best by more than ``min_delta``, or with ``relative`` by more than that share of
     the best's absolute value. ``baseline`` stands in for the best until a value has beaten it. A tie is no improvement,
-    NaN never is one, nor is the worst infinity. Arithmetic is in float64.
+    NaN never is one, nor is the worst infinity. Arithmetic is in float64. ``habits`` are another library's, which
+    decides otherwise; then ``min_delta`` may be negative.
     """
 
     mode: Mode
     min_delta: float = 0.0
     relative: bool = False
     baseline: float | None = None
+    habits: Habits = OURS
     owner: str = "Improvement"
 
     def __post_init__(self) -> None:
-        check_amount(self.min_delta, owner=self.owner, argument="min_delta", zero=True)
+        if self.habits is OURS:
+            check_amount(self.min_delta, owner=self.owner, argument="min_delta", zero=True)
+        else:
+            check_number(self.min_delta, owner=self.owner, argument="min_delta")
         if not isinstance(self.relative, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"{self.owner}: relative must be True or False, not {self.relative!r}")
         if self.baseline is not None:
@@ -128,19 +134,65 @@ class Improvement:
         >>> Improvement(mode="max", min_delta=0.01, relative=True).improves(101.5, 100.0)
         True
         """
-        reference = self.baseline if best is None else best
+        habits = self.habits
+        reference = self.baseline if best is None and not habits.apart else best
+        if habits.first != "worst" and (reference is None or (habits.first == "zero" and reference == 0)):
+            return True
+        if reference is None and habits.margin != "best":
+            return self.beats(value, worst(self.mode))
         if reference is None:
-            return better(value, float("inf") if self.mode == "min" else float("-inf"), self.mode)
+            reference = worst(self.mode)
+        if habits.margin == "gap":
+            return self.beats(value, reference) and abs(value - reference) > self.min_delta
+        return self.beats(*self.shifted(value, reference))
+
+    def shifted(self, value: float, reference: float) -> tuple[float, float]:
+        """Return the two numbers to compare: ``min_delta`` makes one of them worse or better.
+
+        >>> Improvement(mode="min", min_delta=0.5).shifted(1.0, 2.0)
+        (1.5, 2.0)
+        """
+        toward = 1.0 if self.mode == "min" else -1.0
+        if self.habits.margin == "best":
+            if self.relative:
+                return value, reference * (1.0 - toward * self.min_delta)
+            return value, reference - toward * self.min_delta
         # Kept finite: an infinite share of an infinite best would turn every comparison into one with NaN.
         share = min(abs(reference), sys.float_info.max) if self.relative else 1.0
         delta = min(self.min_delta * share, sys.float_info.max)
-        return better(value + delta if self.mode == "min" else value - delta, reference, self.mode)
+        if self.habits.single == "all":
+            value, delta = single(value), single(delta)
+        return value + toward * delta, reference
+
+    def beats(self, value: float, other: float) -> bool:
+        """Return whether a value is better than another, or with such habits as good, after rounding.
+
+        >>> near = 1.0 + 1e-9
+        >>> [Improvement(mode="max", habits=Habits(single=one)).beats(near, 1.0) for one in ("nothing", "compared")]
+        [True, False]
+        """
+        if self.habits.single != "nothing":
+            value, other = single(value), single(other)
+        return at_least_as_good(value, other, self.mode) if self.habits.ties else better(value, other, self.mode)
 
     def check(self, track: Track, value: float, epoch: int) -> bool:
         """Take one check into account and return whether it was an improvement."""
         track.checks += 1
-        if self.improves(value, track.best):
-            track.best, track.best_epoch, track.bad = float(value), epoch, 0
-            return True
-        track.bad += 1
-        return False
+        gained = improved = self.improves(value, track.best)
+        anew = improved and (self.baseline is None or not self.habits.apart or self.improves(value, self.baseline))
+        if self.habits.moving:
+            track.best = worst(self.mode) if track.best is None else track.best
+            gained = better(value, track.best, self.mode)
+        if gained:
+            track.best, track.best_epoch = float(value), epoch
+        track.bad = 0 if anew else track.bad + 1
+        return improved
+
+
+def worst(mode: Mode) -> float:
+    """Return the worst that a value can be.
+
+    >>> worst("min")
+    inf
+    """
+    return float("inf") if mode == "min" else float("-inf")
