@@ -1,0 +1,90 @@
+"""Lightning: ``trainer.fit`` on the instance becomes an entry that lets a run see each fit."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from epochal.core.callback import Callback
+from epochal.core.errors import ArgumentError, AttachError
+from epochal.core.events import EVENT_NAMES
+from epochal.core.fitness import FitnessSpec
+from epochal.core.run import Run
+from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.integrations.lightning_training import Training
+from epochal.runs.folder import RunFolder
+
+NOT_DELIVERED = frozenset({"on_train_epoch_abort"})
+PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
+    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "weight_average",
+}  # fmt: skip
+OWNS = {
+    "accumulation": "Lightning accumulates gradients itself; set Trainer(accumulate_grad_batches=...)",
+    "loss": (
+        "Lightning hides how a copy of the model would be trained; its own finder is"
+        " lightning.pytorch.tuner.Tuner(trainer).lr_find(model)"
+    ),
+    "rollback": (
+        "Lightning's loops cannot go back within a fit; stop it, then fit again from an earlier checkpoint:"
+        " attach(trainer, resume=path)"
+    ),
+}
+CKPT_PATH = 4  # where fit() takes ckpt_path, if it is not named
+
+
+class FitEntry(Entry):
+    """Stands at ``trainer.fit``: fits as before, and lets a run see it."""
+
+    method = "fit"
+
+    def train(self, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Fit as ``Trainer.fit`` does, with its arguments."""
+        point = self.resume_point()
+        native = options.get("ckpt_path", args[CKPT_PATH] if len(args) > CKPT_PATH else None)
+        if point is not None:
+            if native is not None:
+                raise ArgumentError(
+                    f"fit(ckpt_path={native!r}) and resume={self.resume!r}: one of them says from where it goes on;"
+                    " leave the other out"
+                )
+            args, options = args[:CKPT_PATH], {**options, "ckpt_path": os.fspath(point.saved.path)}
+        folder = RunFolder(self.place.parent, self.place.name) if point is None else point.folder
+        training = Training(self.run, self.host, point, native)
+
+        def call() -> Any:
+            try:
+                training.begin(folder, args[0] if args else options.get("model"))
+                return original(*args, **options)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                training.interrupted()
+                raise
+            finally:
+                training.close()
+
+        def whole() -> Any:
+            result = call()
+            training.returned()
+            return result
+
+        return self.watched(whole)
+
+
+def bind(
+    host: Any,
+    callbacks: Sequence[Callback],
+    *,
+    fitness: FitnessSpec,
+    dir: str | os.PathLike[str] | None,  # noqa: A002
+    name: str | None,
+    resume: Resume,
+) -> Run:
+    """Attach callbacks to a Lightning Trainer; all that can be wrong is said before the trainer is touched."""
+    check_free(host, FitEntry.method, resume)
+    if host.state.fn == "fit" and host.state.status == "running":
+        raise AttachError("attach while a fit runs: callbacks would miss its start; attach before trainer.fit()")
+    place = Place(None if dir is None else os.fspath(dir), name)
+    folder = RunFolder(place.parent, place.name)
+    run = Run(host="Lightning", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
+    for callback in callbacks:
+        run.add(callback)
+    FitEntry(host, run, place, resume).put()
+    return run

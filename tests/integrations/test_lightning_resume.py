@@ -1,0 +1,114 @@
+"""A fit that was killed goes on as if it had not been: to the bit, at an epoch's end and inside one."""
+
+import os
+import signal
+
+import pytest
+
+from epochal import Callback, Checkpoint, Every, attach
+from epochal.core.errors import ArgumentError, CheckpointError
+from tests.faults.forks import ended, forked
+from tests.trainers import lightning as tiny
+
+pytest.importorskip("lightning")
+EPOCHS = 3
+
+
+class Kill(Callback):
+    """Kills the process at the n-th occurrence of an event, once what was asked for is written."""
+
+    def __init__(self, event, occurrence):
+        self.left = occurrence
+        setattr(self, event, self.happen)
+
+    def happen(self, run):
+        self.left -= 1
+        run.engine.saver.flush()
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fit(folder, *callbacks, resume=False, workers=0, module=None, **options):
+    """Fit the tiny net and return its run and what it came to."""
+    import torch
+
+    tiny.quiet()
+    module = module or tiny.net()
+    host = tiny.trainer(folder, EPOCHS, **options)
+    run = attach(host, *callbacks, dir=folder, name="fit", resume=resume)
+    host.fit(module, *tiny.loaders(workers))
+    end = {
+        "model": module.state_dict(),
+        "optimizer": host.optimizers[0].state_dict()["state"],
+        "scheduler": [config.scheduler.state_dict() for config in host.lr_scheduler_configs],
+        "random": torch.get_rng_state(),
+        "history": [dict(row) for row in run.history],
+        "step": run.step,
+        "native": (host.current_epoch, host.global_step, host.fit_loop.epoch_loop._batches_that_stepped),
+    }
+    return run, end
+
+
+def same(one, other):
+    """Say whether two trees are equal to the bit."""
+    import torch
+
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def differences(one, other):
+    """Return the names of what differs."""
+    return [name for name in one if not same(one[name], other[name])]
+
+
+CASES = {
+    "an epoch's end": ({}, Every(epochs=1), ("on_train_batch_end", 6)),
+    "an epoch's end, workers": ({"workers": 2}, Every(epochs=1), ("on_train_batch_end", 6)),
+    "an epoch's end, accumulation": ({"accumulate_grad_batches": 3}, Every(epochs=1), ("on_train_batch_end", 6)),
+    "an epoch's end, max_steps": ({"max_steps": 11}, Every(epochs=1), ("on_train_batch_end", 6)),
+    "inside an epoch": ({}, Every(batches=1), ("on_train_batch_start", 7)),
+    "inside the first epoch": ({}, Every(batches=1), ("on_train_batch_start", 3)),
+    "inside an epoch, workers": ({"workers": 2}, Every(batches=1), ("on_train_batch_start", 7)),
+    "inside an epoch, accumulation": ({"accumulate_grad_batches": 2}, Every(batches=1), ("on_train_batch_start", 8)),
+    "behind a validation": ({"val_check_interval": 0.5}, Every(batches=1), ("on_train_batch_start", 8)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_fit_goes_on_to_the_bit(case, tmp_path, caplog):
+    options, when, moment = CASES[case]
+    _, whole = fit(tmp_path / "whole", **options)
+    child = forked(lambda: fit(tmp_path, Checkpoint(when=when), Kill(*moment), **options), log=tmp_path / "log")
+    assert ended(child) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    with caplog.at_level("INFO", logger="epochal"):
+        run, end = fit(tmp_path, Checkpoint(when=when), resume=True, **options)
+    assert differences(whole, end) == []
+    assert run.end_reason == "completed" or options.get("max_steps")
+    assert "the same to the bit" in caplog.text
+    assert ("come to by" in caplog.text) == case.startswith(("inside", "behind"))
+
+
+def test_another_model_or_optimizer_is_refused_by_name(tmp_path):
+    import torch
+
+    fit(tmp_path, Checkpoint())
+    other = tiny.net()
+    other.more = torch.nn.Linear(1, 1)
+    with pytest.raises(CheckpointError, match=r"more\.weight: missing in the checkpoint"):
+        fit(tmp_path, resume=True, module=other)
+    other = tiny.net()
+    other.configure_optimizers = lambda: torch.optim.SGD(other.parameters(), lr=0.1)
+    with pytest.raises(CheckpointError, match="optimizer: saved AdamW, current SGD"):
+        fit(tmp_path, resume=True, module=other)
+
+
+def test_two_ways_of_going_on_are_refused(tmp_path):
+    fit(tmp_path, Checkpoint())
+    host = tiny.trainer(tmp_path, EPOCHS)
+    attach(host, dir=tmp_path, name="fit", resume=True)
+    with pytest.raises(ArgumentError, match="ckpt_path="):
+        host.fit(tiny.net(), *tiny.loaders(), ckpt_path="a.ckpt")
