@@ -51,6 +51,15 @@ class EpochMeans:
                 self.before[name] = now
         return values
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the means up to the newest batch, and their weights."""
+        logs = {name: float(value) for name, value in self.logs.items() if hasattr(value, "__float__")}
+        return {"logs": logs, "before": {name: tuple(map(float, pair)) for name, pair in self.before.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.logs, self.before = state["logs"], dict(state["before"])
+
 
 def means_of(model: Any) -> Iterator[Any]:
     """Yield the metrics of a model that are means over an epoch, the loss first."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from epochal.core.engine import Engine
 from epochal.integrations.entry import wrap
-from epochal.integrations.keras_rates import number
+from epochal.integrations.keras_rates import innermost, number
 
 
 class Steps:
@@ -24,7 +24,7 @@ class Steps:
         own_step = type(model).train_step is not keras.Model.train_step
         self.unforeseen = own_step or hasattr(self.optimizer, "inner_optimizer")  # it leaves steps out that overflow
         self.before = self.read() - engine.step  # steps of earlier trainings
-        self.batches = (self.before + engine.step) * self.group
+        self.batches = 0 if self.optimizer is None else int(number(innermost(self.optimizer)._iterations))
         self.outputs: Any = None
         engine.groups.planned = lambda _epoch: max(self.group // self.per_call, 1)
         self.remove: Callable[[], None] = lambda: None
@@ -76,6 +76,4 @@ class Steps:
 
 def accumulation(optimizer: Any) -> int:
     """Return how many batches make one step of an optimizer."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return int(getattr(optimizer, "gradient_accumulation_steps", None) or 1)
+    return int(getattr(innermost(optimizer), "gradient_accumulation_steps", None) or 1)

@@ -3,16 +3,19 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from epochal.checkpointing.saver import RunSaver
 from epochal.core.log import log
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.entry import Place, begin, wrap
-from epochal.integrations.keras_means import EpochMeans, aliases, compiled_names, under
+from epochal.integrations.keras_means import aliases, compiled_names, under
 from epochal.integrations.keras_rates import KerasRates
 from epochal.integrations.keras_state import KerasState
 from epochal.integrations.keras_steps import Steps
+from epochal.integrations.pytorch_resume import reload_states, tell_resumed
 from epochal.runs.folder import RunFolder
 from epochal.runs.resume import ResumePoint
 
@@ -33,11 +36,12 @@ class Training:
         self.run, self.model, self.arguments = run, model, arguments
         self.engine = run.engine
         self.undo: list[Callable[[], None]] = []
-        self.means = EpochMeans(model)
         self.steps: Steps | None = None
         self.rates: KerasRates | None = None
         self.state = KerasState(model)
+        self.data, self.means = self.state.data, self.state.means
         self.point: ResumePoint | None = None
+        self.watching = False
         self.batch = self.val_batch = 0  # the one that comes next
 
     # -- setting up -----------------------------------------------------------------------------------------------
@@ -57,6 +61,8 @@ class Training:
         self.undo.append(self.state.watch())
         self.arguments["callbacks"] = self.joined(self.arguments.get("callbacks"))
         if point is not None:
+            self.state.prepare(point.saved)
+            self.data.arrived = partial(tell_resumed, point.saved, engine, self.data)
             self.arguments["initial_epoch"] = engine.next_epoch
         return original(**self.arguments)
 
@@ -90,14 +96,14 @@ class Training:
 
     def rebuild(self) -> None:
         """Have the training function compiled anew, with the wrapper that was around it."""
-        if self.engine.in_training:
-            self.model.make_train_function(force=True)
+        self.model.train_function = None  # which the next fit makes
+        if self.watching:
+            self.model.make_train_function()
             self.watch_batches()
-        else:
-            self.model.train_function = None
 
     def leave(self) -> None:
         """Leave the model as it was."""
+        self.watching = False
         while self.undo:
             self.undo.pop()()
 
@@ -107,7 +113,7 @@ class Training:
         """Keras has set itself up: model, data and optimizer stand, or are built in the first batch."""
         engine, model = self.engine, self.model
         if self.point is not None:
-            self.state.restore(self.point.saved)
+            self.state.restore()
             model._initial_epoch = None  # of Keras' BackupAndRestore
         self.steps = Steps(engine, model)
         self.undo.append(self.steps.remove)
@@ -118,15 +124,19 @@ class Training:
                 log().warning("nothing is left to train: %d of %d epochs were done.", engine.next_epoch, epochs)
         if engine.rates.active:
             engine.take_over_rates()
-        engine.train_start(epochs, self.state.num_batches)
+        engine.train_start(epochs, self.data.num_batches)
         self.state.begin_epochs()
 
     def epoch_begin(self, epoch: int) -> None:
         """An epoch begins; Keras has reset its metrics."""
-        self.batch = 0
+        engine, saved = self.engine, self.data.saved
+        self.batch = 0 if saved is None else saved["done"]
         self.means.begin_epoch()
-        self.engine.next_epoch = epoch
-        self.engine.epoch_start(epoch, self.state.num_batches)
+        inside = self.state.go_inside()
+        engine.next_epoch = epoch
+        engine.epoch_start(epoch, self.data.num_batches)
+        if inside and self.point is not None:
+            reload_states(self.run.roster, self.point.saved.load("callbacks"))
 
     def test_begin(self) -> None:
         """The epoch's validation begins, and with that its batches are done."""
@@ -158,13 +168,14 @@ class Training:
 
     def watch_batches(self) -> None:
         """See each call of the training function."""
+        self.watching = True
         self.undo.append(wrap(self.model, "train_function", self.showing_batch))
 
     def showing_batch(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Begin a batch, or as many as Keras does in one go, do the step, end it."""
 
         def train_function(data: Any) -> Any:
-            known = self.state.num_batches is not None or isinstance(data, list)
+            known = self.data.num_batches is not None or isinstance(data, list)
             if known:
                 self.start_batch(data)
             with self.rates.in_place() if self.rates is not None else nullcontext():
@@ -184,13 +195,21 @@ class Training:
         """A batch is done; a stop is taken here unless its accumulation group goes on."""
         engine, steps = self.engine, self.steps
         assert steps is not None
-        size = steps.ended(self.batch, self.state.num_batches)
+        size = steps.ended(self.batch, self.data.num_batches)
         self.batch += size
-        self.state.data.done(self.batch)
+        self.data.done = self.batch
         engine.log(under("train", self.means.own(logs)))
+        self.note_resumable()
         engine.batch_end(steps.take_outputs())
         if engine.stop_now():
             self.model.stop_training = True
+
+    def note_resumable(self) -> None:
+        """Say whether a training can go on from here: not from an epoch's last batch, behind which none comes."""
+        saver, planned = self.engine.saver, self.data.num_batches
+        if isinstance(saver, RunSaver):
+            more = planned is None or self.batch < planned
+            saver.resumes = "batch" if more and self.data.goes_inside() else "epoch"
 
     def showing_val_batch(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Begin and end a batch of the validation."""
@@ -211,7 +230,7 @@ class Training:
 
     def end_batches(self) -> None:
         """The batches of an epoch are done; what Keras has averaged over them, by samples, is its value."""
-        engine, planned = self.engine, self.state.num_batches
+        engine, planned = self.engine, self.data.num_batches
         if engine.in_batch:  # the data ended in it
             engine.batch_end()
         engine.epoch_cut = planned is not None and self.batch < planned
