@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from epochal import Callback, Checkpoint, Every, attach
+from epochal import Callback, Checkpoint, Every, ResumableLoader, attach
 from epochal.core.errors import ArgumentError, CheckpointError
 from tests.faults.forks import ended, forked
 from tests.trainers import lightning as tiny
@@ -28,7 +28,48 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fit(folder, *callbacks, resume=False, workers=0, module=None, **options):
+def with_a_generator(loader, held_out):
+    """Return loaders that shuffle by generators of their own."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    one, other = (torch.Generator().manual_seed(seed) for seed in (3, 4))
+    train = DataLoader(loader.dataset, 4, shuffle=True, generator=one)
+    return train, DataLoader(held_out.dataset, 3, shuffle=True, generator=other)
+
+
+def stateful(loader, held_out):
+    """Return a training loader that has a state of its own."""
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(loader.dataset, 4, shuffle=True), held_out
+
+
+def resumable(loader, held_out):
+    """Return a training loader of ours."""
+    return ResumableLoader(loader.dataset, batch_size=4, shuffle=True, seed=5), held_out
+
+
+def stream(loader, held_out):
+    """Return training data without a length, that draw random numbers."""
+    import torch
+    from torch.utils.data import DataLoader, IterableDataset
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return ((x + 0.1 * torch.randn(2), y) for x, y in loader.dataset)
+
+    return DataLoader(Stream(), 4), held_out
+
+
+def several(loader, held_out):
+    """Return two training loaders of different lengths, read at once."""
+    from torch.utils.data import DataLoader, Subset
+
+    return {"a": loader, "b": DataLoader(Subset(loader.dataset, range(8)), 4, shuffle=True)}, held_out
+
+
+def fit(folder, *callbacks, resume=False, workers=0, data=None, module=None, **options):
     """Fit the tiny net and return its run and what it came to."""
     import torch
 
@@ -36,7 +77,7 @@ def fit(folder, *callbacks, resume=False, workers=0, module=None, **options):
     module = module or tiny.net()
     host = tiny.trainer(folder, EPOCHS, **options)
     run = attach(host, *callbacks, dir=folder, name="fit", resume=resume)
-    host.fit(module, *tiny.loaders(workers))
+    host.fit(module, *(data(*tiny.loaders()) if data else tiny.loaders(workers)))
     end = {
         "model": module.state_dict(),
         "optimizer": host.optimizers[0].state_dict()["state"],
@@ -74,6 +115,18 @@ CASES = {
     "inside the first epoch": ({}, Every(batches=1), ("on_train_batch_start", 3)),
     "inside an epoch, workers": ({"workers": 2}, Every(batches=1), ("on_train_batch_start", 7)),
     "inside an epoch, accumulation": ({"accumulate_grad_batches": 2}, Every(batches=1), ("on_train_batch_start", 8)),
+    "an epoch's end, generators": ({"data": with_a_generator}, Every(epochs=1), ("on_train_batch_end", 6)),
+    "inside an epoch, generators": ({"data": with_a_generator}, Every(batches=1), ("on_train_batch_start", 7)),
+    "an epoch's end, a stateful loader": ({"data": stateful}, Every(epochs=1), ("on_train_batch_end", 6)),
+    "inside an epoch, a stateful loader": ({"data": stateful}, Every(batches=1), ("on_train_batch_start", 7)),
+    "inside an epoch, our loader": ({"data": resumable}, Every(batches=1), ("on_train_batch_start", 7)),
+    "an epoch's end, a stream": ({"data": stream}, Every(batches=1), ("on_train_batch_start", 7)),
+    "an epoch's end, two loaders": ({"data": several}, Every(batches=1), ("on_train_batch_start", 7)),
+    "an epoch's end, reloaded": (
+        {"reload_dataloaders_every_n_epochs": 1},
+        Every(epochs=1),
+        ("on_train_batch_end", 6),
+    ),
     "behind a validation": ({"val_check_interval": 0.5}, Every(batches=1), ("on_train_batch_start", 8)),
 }
 
@@ -82,10 +135,12 @@ CASES = {
 def test_a_killed_fit_goes_on_to_the_bit(case, tmp_path, caplog):
     options, when, moment = CASES[case]
     _, whole = fit(tmp_path / "whole", **options)
-    child = forked(lambda: fit(tmp_path, Checkpoint(when=when), Kill(*moment), **options), log=tmp_path / "log")
+    child = forked(
+        lambda: fit(tmp_path, Checkpoint(when=when | Every(epochs=1)), Kill(*moment), **options), log=tmp_path / "log"
+    )
     assert ended(child) == -signal.SIGKILL, (tmp_path / "log").read_text()
     with caplog.at_level("INFO", logger="epochal"):
-        run, end = fit(tmp_path, Checkpoint(when=when), resume=True, **options)
+        run, end = fit(tmp_path, Checkpoint(when=when | Every(epochs=1)), resume=True, **options)
     assert differences(whole, end) == []
     assert run.end_reason == "completed" or options.get("max_steps")
     assert "the same to the bit" in caplog.text

@@ -40,7 +40,7 @@ def net():
             self.log("val_loss", self.of(batch))
 
         def of(self, batch):
-            x, y = batch
+            x, y = batch["a"] if isinstance(batch, dict) else batch
             return (self.layers(x) - y).square().mean()
 
         def configure_optimizers(self):

@@ -79,7 +79,8 @@ class ResumableLoader:
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        return (batch for _, batch in self.batches_from(0))
+        for _, batch in self.batches_from(0):  # an iterator that nobody reads, as Lightning makes some, is no epoch
+            yield batch
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"inner": None, "plan": None}

@@ -27,6 +27,7 @@ class Feed:
     def state_dict(self, *, inside: bool) -> dict[str, Any]:
         """Return the place, that ``inside`` the epoch if it is open."""
         state = self.position.state_dict(inside=inside)
+        state["reloaded"] = [getattr(loop, name) for loop, name in self.reloads()]
         if inside and self.position.readings:
             state["readings"] = [
                 {**self.position.readings[0].state_dict(), "taken": self.trainer.fit_loop.batch_idx + 1}
@@ -36,9 +37,16 @@ class Feed:
     def load_state_dict(self, saved: Mapping[str, Any], random: dict[str, Any], *, inside: bool) -> None:
         """Take the place; between epochs the random generators are as they were then, from now on."""
         self.position.load_state_dict(saved, random)
+        for (loop, name), epoch in zip(self.reloads(), saved["reloaded"], strict=True):
+            setattr(loop, name, epoch)
         if not inside:
             restore_random_state(random)
             self.position.saved = self.position.saved_random = None
+
+    def reloads(self) -> list[tuple[Any, str]]:
+        """Return where Lightning notes in which epoch it asked for loaders last."""
+        loop = self.trainer.fit_loop
+        return [(loop, "_last_train_dl_reload_epoch"), (loop.epoch_loop.val_loop, "_last_val_dl_reload_epoch")]
 
     def loaders(self) -> list[Any]:
         """Return the training's loaders."""
@@ -82,6 +90,11 @@ class Feed:
 
 def values_of(reading: Reading, epoch: int) -> Iterator[Any]:
     """Return the batches of a loader that is read from its start."""
+    state = reading.sources.loading
+    if state is not None and not state.get("_iterator_finished"):  # Lightning leaves an iterator before its end
+        random = random_state()
+        reading.sources.open(epoch=epoch)
+        restore_random_state(random)
     reading.batches = reading.sources.open(epoch=epoch).batches
     return values(reading)
 
