@@ -1,11 +1,12 @@
 """A Lightning Trainer as a run sees it: moments, names, stops, rates, and a trainer that is as before afterwards."""
 
+import copy
 import os
 import signal
 
 import pytest
 
-from epochal import Callback, Checkpoint, EarlyStopping, Every, attach
+from epochal import EMA, Callback, Checkpoint, EarlyStopping, Every, TensorBoardLogger, attach
 from epochal.core.errors import AttachError, CapabilityError
 from epochal.core.events import check_events
 from epochal.testing import RecordEvents
@@ -285,7 +286,7 @@ def test_lightnings_own_checkpoints_are_told_where_an_event_may_come(tmp_path):
 
     events = RecordEvents()
     options = {"enable_checkpointing": True, "callbacks": [ModelCheckpoint(tmp_path / "own", every_n_train_steps=3)]}
-    fit(tmp_path, events, Checkpoint(when=Every(batches=2)), **options)
+    fit(tmp_path, events, Checkpoint(when=Every(batches=2), snapshot="off"), **options)
     check_events(events.events)
     assert events.events.count("on_model_save") == 6
 
@@ -299,3 +300,92 @@ def test_what_lightning_does_itself_is_refused_with_its_option(tmp_path):
         attach(host, GradientAccumulation(2))
     with pytest.raises(AttachError, match="attach the Trainer that fits it"):
         attach(tiny.net())
+
+
+@pytest.mark.slow  # tensorboard imports TensorFlow, where that is installed
+def test_lightnings_logger_for_a_destination_that_ours_serves_writes_nothing(tmp_path):
+    pytest.importorskip("tensorboard")
+    from lightning.pytorch.loggers import CSVLogger
+    from lightning.pytorch.loggers import TensorBoardLogger as Native
+
+    natives = [Native(tmp_path / "native"), CSVLogger(tmp_path / "csv")]
+    before = dict(vars(natives[0]))
+    run, host, _ = fit(tmp_path, TensorBoardLogger(), epochs=1, logger=natives, log_every_n_steps=1)
+    assert "Lightning's TensorBoardLogger was off in this training" in run.past[-1].notes[0]
+    assert set(vars(natives[0])) == set(before)
+    assert host.loggers == natives
+    assert list((tmp_path / "csv").rglob("metrics.csv"))
+    run, *_ = fit(tmp_path, TensorBoardLogger(keep_native=True), epochs=1, logger=[Native(tmp_path / "kept")])
+    assert not run.past[-1].notes
+
+
+def test_the_best_weights_come_back_and_an_average_is_validated(tmp_path):
+    import torch
+
+    weights = Look("on_fit_epoch_end", lambda run: {name: one.clone() for name, one in run.model.state_dict().items()})
+    rising = Look("on_val_end", lambda run: run.log({"val/rising": float(run.epoch)}))
+    best = EarlyStopping("val/rising", mode="min", patience=1, restore_best=True)
+    run, _, module = fit(tmp_path, rising, weights, best, epochs=4)
+    assert len(run.history) == 2
+    assert all(torch.equal(module.state_dict()[name], one) for name, one in weights.found[0].items())
+
+    average = EMA(decay=0.9)
+    shown = Look(
+        "on_val_batch_start", lambda run: torch.equal(run.model.layers[0].weight, average.module.layers[0].weight)
+    )
+    run, *_ = fit(tmp_path, average, shown, epochs=1)
+    assert average.updates == 4
+    assert not any(shown.found)  # what is validated is the average: the numbers are exchanged for the time
+
+
+def test_what_cannot_be_saved_is_left_out_and_the_rest_reaches_the_module_again(tmp_path, caplog):
+    class Net(type(tiny.net())):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["mine"], checkpoint["function"] = [1, 2], print
+
+        def on_load_checkpoint(self, checkpoint):
+            self.found = checkpoint["mine"], "function" in checkpoint
+
+    fit(tmp_path, Checkpoint(), epochs=1, module=Net())
+    assert "'function' is left out of checkpoints" in caplog.text
+    host, module = tiny.trainer(tmp_path, 2), Net()
+    attach(host, dir=tmp_path, name="fit", resume=True)
+    host.fit(module, *tiny.loaders())
+    assert module.found == ([1, 2], False)
+
+
+def test_a_copied_trainer_has_a_run_of_its_own_and_a_failed_setup_ends_the_run(tmp_path):
+    class Net(type(tiny.net())):
+        def setup(self, stage):
+            raise ValueError("planted")
+
+    tiny.quiet()
+    host, events = tiny.trainer(tmp_path, 1), RecordEvents()
+    run = attach(host, events, dir=tmp_path)
+    twin = copy.deepcopy(host)
+    twin.fit(tiny.net(), *tiny.loaders())
+    assert twin.fit.run is not run
+    assert (twin.fit.run.end_reason, run.end_reason, events.events) == ("completed", None, [])
+    with pytest.raises(ValueError, match="planted"):
+        host.fit(Net(), *tiny.loaders())
+    assert events.events == ["on_pretrain_routine_start", "on_exception", "teardown"]
+    host.fit(tiny.net(), *tiny.loaders())
+    assert run.end_reason == "completed"
+
+
+def test_a_module_may_skip_the_rest_of_an_epoch_and_go_on_from_lightnings_own_file(tmp_path):
+    class Net(type(tiny.net())):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 2 else None
+
+    events = RecordEvents()
+    run, host, _ = fit(tmp_path, events, module=Net())
+    check_events(events.events)
+    assert (run.step, len(run.history)) == (4, 2)
+    host.save_checkpoint(tmp_path / "own.ckpt")
+    again, events = tiny.trainer(tmp_path, 3), RecordEvents()
+    run = attach(again, events, dir=tmp_path)
+    again.fit(tiny.net(), *tiny.loaders(), ckpt_path=tmp_path / "own.ckpt")
+    check_events(events.events)
+    assert (run.epoch, run.step, len(run.history)) == (2, 8, 1)
+    assert "on_resume" in events.events
