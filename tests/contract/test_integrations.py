@@ -7,6 +7,7 @@ import pytest
 
 from epochal.testing import check_integration
 from epochal.testing.scenarios import SCENARIOS
+from tests import triton_first
 
 
 class Trainer(NamedTuple):
@@ -20,7 +21,7 @@ class Trainer(NamedTuple):
 TRAINERS = {
     "loop": Trainer("pytorch_run", ("torch",)),
     "yolo": Trainer("ultralytics", ("ultralytics", "sklearn"), frozenset({"mid_epoch_validation"})),
-    "keras": Trainer("keras", ("keras", "tensorflow")),
+    "keras": Trainer("keras", ("keras", "tensorflow"), frozenset({"the_outputs", "mid_epoch_validation"})),
     "lightning": Trainer("lightning", ("lightning",)),
     "transformers": Trainer("transformers", ("transformers", "accelerate")),
     "fitter": Trainer(
@@ -36,6 +37,7 @@ OF_THE_TRAINER = {"on_model_save", "on_pretrain_routine_start", "on_pretrain_rou
 @pytest.fixture(scope="module")
 def conformance(tmp_path_factory, offline_ultralytics):
     """Return a function that plays all scenarios on a trainer, once, and gives their outcomes."""
+    triton_first.install()
     played = {}
 
     def play(name):
