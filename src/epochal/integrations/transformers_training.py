@@ -58,6 +58,7 @@ class Training(Heard):
         self.run, self.trainer, self.point = run, trainer, point
         self.engine = run.engine
         self.undo: list[Callable[[], None]] = []
+        self.unread: Callable[[], None] = lambda: None  # undoes what shows the reading of the data
         self.folder: Path | None = None  # what the trainer resumes from
         self.hooks: OptimizerHooks | None = None
         self.outputs: OutputsHook | None = None
@@ -111,6 +112,7 @@ class Training(Heard):
     def remove(self) -> None:
         """Leave the trainer as it was."""
         self.remove_folder()
+        self.unread()
         while self.undo:
             self.undo.pop()()
         for hooks in (self.hooks, self.outputs):
@@ -172,7 +174,8 @@ class Training(Heard):
         """Know optimizer and data, and give back what the trainer's resume forgets."""
         engine, trainer = self.engine, self.trainer
         self.data = ReadData(trainer)
-        self.undo.append(wrap(trainer, "get_batch_samples", self.data.showing))
+        self.unread()
+        self.unread = wrap(trainer, "get_batch_samples", self.data.showing)
         self.batches = length_of(self.data.loader)
         self.group = trainer.args.gradient_accumulation_steps
         engine.model, engine.optimizer = trainer.model, inner_optimizer(trainer.optimizer)
@@ -191,10 +194,8 @@ class Training(Heard):
             self.data.load_state_dict(saved.load("data"), saved.load("rng"))
             self.remove_folder()
         elif trainer.state.global_step:  # the trainer resumes by itself
-            engine.step, engine.next_epoch = (
-                trainer.state.global_step,
-                trainer.state.global_step // self.steps_per_epoch,
-            )
+            engine.step = trainer.state.global_step
+            engine.next_epoch = engine.step // self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
