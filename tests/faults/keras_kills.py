@@ -136,6 +136,7 @@ def loader():
     """Return a shuffled DataLoader."""
     import torch
 
+    torch.manual_seed(3)  # which Keras does on its torch backend only
     x, y = map(torch.tensor, numbers())
     return net(), {"x": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), BATCH, shuffle=True)}
 
@@ -161,7 +162,9 @@ def differences(folder):
 
 def main(directory, *names):
     """Train each kind whole, killed and resumed."""
-    import keras  # noqa: F401  before the first fork
+    import keras  # noqa: F401  before the first fork, with what it imports late
+    import tensorflow  # noqa: F401
+    import torch  # noqa: F401
 
     found, waiting = {}, []
     for name in names:
@@ -170,13 +173,21 @@ def main(directory, *names):
         (folder / "whole").mkdir(parents=True)
         (folder / "killed").mkdir()
         kill = SAVED[where or "end"]
-        whole = forked(lambda k=kind, f=folder, s=kill: train(k, f / "whole", resume=False, kill=(None, s[1])), log=folder / "log")
-        killed = forked(lambda k=kind, f=folder, s=kill: train(k, f / "killed", resume=False, kill=s), log=folder / "log")
+        whole = forked(
+            lambda k=kind, f=folder, s=kill: train(k, f / "whole", resume=False, kill=(None, s[1])), log=folder / "log"
+        )
+        killed = forked(
+            lambda k=kind, f=folder, s=kill: train(k, f / "killed", resume=False, kill=s), log=folder / "log"
+        )
         waiting.append((name, kind, folder, kill, whole))
         found[name] = [] if ended(killed) == -signal.SIGKILL else ["it was not killed"]
-        resumed = forked(lambda k=kind, f=folder, s=kill: train(k, f / "killed", resume=True, kill=s), log=folder / "log")
+        resumed = forked(
+            lambda k=kind, f=folder, s=kill: train(k, f / "killed", resume=True, kill=s), log=folder / "log"
+        )
         codes = ended(whole), ended(resumed)
-        found[name] += differences(folder) if codes == (0, 0) else [f"ended with {codes}", (folder / "log").read_text()[-3000:]]
+        found[name] += (
+            differences(folder) if codes == (0, 0) else [f"ended with {codes}", (folder / "log").read_text()[-3000:]]
+        )
         found[name] += [line for line in (folder / "log").read_text().splitlines() if line.startswith("resume:")]
     print("FOUND", json.dumps(found))
 

@@ -47,8 +47,9 @@ class Data:
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches an epoch has, where Keras knows."""
-        return None if self.iterator is None else self.iterator.num_batches
+        """How many batches an epoch has, where the data says so; what Keras concludes of an epoch may be too many."""
+        iterator = self.iterator
+        return None if iterator is None else iterator.steps_per_epoch or iterator.data_adapter.num_batches
 
     @property
     def kind(self) -> str:

@@ -24,7 +24,7 @@ class Steps:
         own_step = type(model).train_step is not keras.Model.train_step
         self.unforeseen = own_step or hasattr(self.optimizer, "inner_optimizer")  # it leaves steps out that overflow
         self.before = self.read() - engine.step  # steps of earlier trainings
-        self.batches = 0 if self.optimizer is None else int(number(innermost(self.optimizer)._iterations))
+        self.batches = self.applied()
         self.outputs: Any = None
         engine.groups.planned = lambda _epoch: max(self.group // self.per_call, 1)
         self.remove: Callable[[], None] = lambda: None
@@ -35,9 +35,16 @@ class Steps:
         """Return the optimizer's own count of its steps."""
         return 0 if self.optimizer is None else int(number(self.optimizer.iterations))
 
+    def applied(self) -> int:
+        """Return how many batches' gradients the optimizer has taken."""
+        return 0 if self.optimizer is None else int(number(innermost(self.optimizer)._iterations))
+
     def ended(self, batch: int, planned: int | None) -> int:
         """Count what a call of the training function did from this batch on, and return the number of its batches."""
-        size = self.per_call if planned is None else max(min(self.per_call, planned - batch), 1)
+        if planned is not None:
+            size = max(min(self.per_call, planned - batch), 1)
+        else:  # the data may have ended inside the call
+            size = self.per_call if self.per_call == 1 else max(self.applied() - self.batches, 1)
         self.batches += size
         done = self.read() if self.unforeseen else self.batches // self.group
         self.count(done - self.before if self.optimizer is not None else self.engine.step + size)
