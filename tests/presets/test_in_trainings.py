@@ -45,6 +45,22 @@ def test_what_is_decided_in_a_validation_is_saved_where_a_training_goes_on(run_d
     assert best.manifest.reason == "as lightning saves (epoch 2, val/loss 0.5)"
 
 
+def test_a_validation_in_the_middle_of_an_epoch_is_decided_upon_at_once(run_dir):
+    net, losses = torch.nn.Linear(1, 1), iter([0.9, 0.8, 0.7, 0.75])
+    save = Checkpoint(metric="val/loss", keep_best=-1, compat="lightning")
+    with Loop(model=net, callbacks=[save], dir=run_dir) as run:
+        for _ in run.epochs(2):
+            for batch in run.batches(range(4)):
+                if batch == 1:
+                    with run.validation():
+                        run.log({"val/loss": next(losses)})
+            with run.validation():
+                run.log({"val/loss": next(losses)})
+    said = [one.manifest.reason.partition("(")[2] for one in run.checkpoints]
+    assert said == [f"epoch {n}, val/loss {loss})" for n, loss in ((1, 0.9), (1, 0.8), (2, 0.7), (2, 0.75))]
+    assert [one.manifest.resume_point for one in run.checkpoints][1::2] == [True, True]
+
+
 def test_a_loop_that_was_left_goes_on_with_the_librarys_count(run_dir):
     losses = [float("nan"), 0.5, 0.4, 0.4, 0.4]
     whole = [EarlyStopping("val/loss", patience=3, compat="keras"), Checkpoint(compat="ultralytics")]

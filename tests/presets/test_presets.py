@@ -34,7 +34,7 @@ def agree(name, case):
     assert compared.ours == compared.theirs, case
 
 
-few = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+few = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -78,7 +78,7 @@ def test_early_stopping_decides_as_lightning_does(case):
     agree("lightning_early_stopping", {**case, "dec": peers.lightning_early_stopping(case)})
 
 
-@settings(few, max_examples=4)
+@settings(few, max_examples=3)
 @given(
     st.lists(
         cases(
@@ -98,7 +98,7 @@ def test_checkpoint_saves_and_keeps_as_lightning_does(many):
         agree("lightning_model_checkpoint", {**case, "dec": decided})
 
 
-@settings(few, max_examples=6)
+@settings(few, max_examples=5)
 @given(
     cases(
         values, greater_is_better=st.booleans(), early_stopping_patience=st.integers(1, 3),
@@ -144,7 +144,7 @@ def test_reduce_lr_cuts_as_keras_does(keras, case):
     agree("keras_reduce_lr_on_plateau", {**case, "dec": keras("keras_reduce_lr_on_plateau", case)})
 
 
-@settings(few, max_examples=20)
+@settings(few, max_examples=12)
 @given(
     cases(with_gaps, mode=mode, save_best_only=st.booleans(), initial_value_threshold=level),
     st.sampled_from(["ck.weights.h5", "ck-{epoch:02d}.weights.h5"]),

@@ -58,7 +58,6 @@ class Checkpoint(Policy):
         In place of ``when``: save as often as standing still for it takes no more than this share of the training's
         time, 0.02 for 2 %, by what the last save took; at batches' ends where the trainer resumes from there, else at
         epochs'. Source: CheckFreq (Mohan et al., FAST'21).
-
     compat
         "keras", "lightning", "transformers" or "ultralytics", in place of ``when``: save and keep exactly what that
         library's own checkpoint callback would, by ``metric``. What the arguments mean there is on the page of this
@@ -126,6 +125,13 @@ class Checkpoint(Policy):
             self.keep_last = check_count("keep_last", 1 if keep_last is ... else keep_last)
             self.keep_best = check_count("keep_best", 1 if keep_best is ... else keep_best)
             self.metric, self.mode = ranking(self.when, metric, mode)
+
+    def __repr__(self) -> str:
+        return (
+            super().__repr__()
+            if self.keeping is None
+            else f"Checkpoint(metric={self.metric!r}, compat={self.compat!r})"
+        )
 
     def on_train_start(self, run: "Run") -> None:
         """Tell the run's checkpoints what this callback keeps."""

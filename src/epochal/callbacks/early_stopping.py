@@ -48,11 +48,11 @@ class EarlyStopping(Stopping):
     restore_best
         Load the model from the best checkpoint by this metric when the training ends, stopped or completed.
         It brings a ``Checkpoint`` on the same metric with it, which keeps the best one.
-
     compat
         "keras", "lightning", "transformers" or "ultralytics": decide exactly as that library's own early stopping,
-        which NaN, ties, missing values and float32 belong to. It takes the arguments that the library has: what
-        follows, a ``patience`` of 0, a negative ``min_delta``.
+        which NaN, ties, missing values and float32 belong to. It takes the arguments that the library has and refuses
+        others; a ``patience`` of 0, in Ultralytics None too, and a negative ``min_delta`` mean what they do there. A
+        metric that nobody has measured is said in the log.
     start_from_epoch
         Keras: nothing is judged in the epochs before it (0-based).
     check_finite, stopping_threshold, divergence_threshold
