@@ -24,16 +24,21 @@ from epochal import (
 )
 from epochal.core.errors import AttachError, CapabilityError
 from epochal.testing import RecordEvents, check_events
-from tests.trainers.transformers import data, net, quiet, trainer
+from tests.trainers.transformers import data, net, preloaded, trainer
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _preloaded(tmp_path_factory):
+    with preloaded(tmp_path_factory.mktemp("first")):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _watched(monkeypatch):
-    """Nothing is said of what is tiny, and every trace is held against the grammar."""
-    quiet()
+    """Every trace is held against the grammar."""
     monkeypatch.setenv("EPOCHAL_DEBUG", "1")
 
 

@@ -1,6 +1,5 @@
 """Killed and resumed, a Transformers training is bit for bit the one that nobody killed."""
 
-import gc
 import logging
 import os
 import random
@@ -12,7 +11,7 @@ import pytest
 from epochal import Checkpoint, EarlyStopping, Every, attach
 from epochal.core.errors import CheckpointError
 from tests.faults.forks import ended, forked
-from tests.trainers.transformers import net, quiet, trainer
+from tests.trainers.transformers import net, preloaded, trainer
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -22,18 +21,8 @@ CLOCK = ("runtime", "per_second")
 
 @pytest.fixture(scope="module", autouse=True)
 def _preloaded(tmp_path_factory):
-    """Everything is imported before a child is forked, and no collection of garbage looks at it."""
-    import torch
-
-    quiet()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    trainer(tmp_path_factory.mktemp("first"), num_train_epochs=1).train()
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(before)
+    with preloaded(tmp_path_factory.mktemp("first")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +188,22 @@ def test_a_checkpoint_of_transformers_own_wins_and_this_is_said(tmp_path, caplog
     assert seen == [(1, 0, 4), (1, 1, 5), (1, 2, 6), (1, 3, 7)]
     assert all(bool((one == weights[name]).all()) for name, one in host.model.state_dict().items())
     assert sum("goes on from Transformers' own checkpoint" in one.getMessage() for one in caplog.records) == 1
+
+
+@pytest.mark.parametrize(("step", "batch", "kept"), [(2, 0, 3), (1, 2, 2)])  # in a group; in the last group of an epoch
+def test_sigterm_waits_for_the_step_and_for_the_end_of_an_epoch_that_is_near(tmp_path, step, batch, kept):
+    host = trainer(tmp_path, num_train_epochs=3, gradient_accumulation_steps=2)
+    run = attach(host, Checkpoint(Every(epochs=1)), dir=tmp_path, name="run")
+    begun = []
+
+    def send(run):
+        begun.append((run.step, run.batch))
+        if (run.step, run.batch) == (step, batch):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run.add_callback("on_train_batch_start", send)
+    with pytest.raises(SystemExit) as left:
+        host.train()
+    assert (left.value.code, run.end_reason, run.step) == (143, "preempted", kept)
+    newest = run.checkpoints.last.manifest
+    assert (newest.step, newest.resume_point) == (kept, True)

@@ -1,7 +1,9 @@
 """The tiny training of the contract suite in a Hugging Face Trainer: four batches, and two of validation, an epoch."""
 
+import gc
 import logging
 import os
+from contextlib import contextmanager
 
 from epochal import attach
 
@@ -13,6 +15,24 @@ def quiet():
     os.environ["HF_HUB_OFFLINE"] = "1"
     for name in ("transformers", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def preloaded(folder):
+    """Have everything imported, and let no collection of garbage look at it: Accelerate asks for one each training."""
+    import torch
+
+    quiet()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a child that is forked has none of its parent's other threads
+    trainer(folder, num_train_epochs=1).train()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        torch.set_num_threads(before)
 
 
 def net():

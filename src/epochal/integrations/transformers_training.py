@@ -187,7 +187,8 @@ class Training(Heard):
         wanted = any("outputs" in one.requires for one in self.run.roster.callbacks.values())
         if self.outputs is None and (wanted or not trainer.args.torch_compile):  # a compiled model stays in one piece
             self.outputs = OutputsHook(engine, trainer.model)
-        self.saver.resumes = "no" if self.batches is None else "batch"
+        sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+        self.saver.resumes = "no" if self.batches is None or sharded else "batch"
         if self.point is not None:
             saved = self.point.saved
             put_back(saved, trainer)
