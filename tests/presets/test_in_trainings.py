@@ -90,6 +90,59 @@ def test_rates_are_cut_per_group_as_torch_cuts_them(run_dir):
             assert list(run.lr.values()) == pytest.approx([one["lr"] for one in theirs_optimizer.param_groups]), epoch
 
 
+SEQUENCES = [
+    [0.9, 0.5, None, 0.6, 0.55, 0.4, 0.5],  # the old value is judged again
+    [0.9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1],
+    [0.9, 0.8, float("nan"), 0.1],
+]
+
+
+@pytest.mark.parametrize("losses", SEQUENCES)
+def test_lightning_with_ours_ends_where_it_does_with_its_own(losses, tmp_path):
+    pl = pytest.importorskip("lightning.pytorch")
+    from lightning.pytorch import callbacks as native
+
+    from epochal import attach
+
+    class Logs(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, index):
+            return self.layer(batch).sum()
+
+        def validation_step(self, batch, index):
+            if losses[self.current_epoch] is not None:
+                self.log("val_loss", torch.tensor(losses[self.current_epoch]))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def trainer(*callbacks):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        return pl.Trainer(
+            max_epochs=len(losses), accelerator="cpu", num_sanity_val_steps=0, default_root_dir=tmp_path,
+            enable_checkpointing=bool(callbacks), callbacks=list(callbacks), **quiet,
+        )  # fmt: skip
+
+    loader = torch.utils.data.DataLoader(torch.ones(2, 1))
+    saves = native.ModelCheckpoint(tmp_path / "theirs", "{epoch}", monitor="val_loss", save_top_k=2, save_last=True)
+    theirs = trainer(native.EarlyStopping("val_loss", patience=3), saves)
+    theirs.fit(Logs(), loader, loader)
+    policies = [
+        EarlyStopping("val_loss", patience=3, compat="lightning"),
+        Checkpoint(metric="val_loss", keep_best=2, keep_last=1, compat="lightning"),
+    ]
+    ours = trainer()
+    run = attach(ours, *policies, dir=tmp_path, name="ours")
+    ours.fit(Logs(), loader, loader)
+    assert ours.current_epoch == theirs.current_epoch
+    kept = {int(path.stem.removeprefix("epoch=")) for path in (tmp_path / "theirs").glob("epoch=*.ckpt")}
+    last = torch.load(tmp_path / "theirs" / "last.ckpt", weights_only=False)["epoch"]
+    assert {one.manifest.epoch for one in run.checkpoints} == kept | {last}
+
+
 def test_yolo_stops_and_keeps_as_its_own_classes_would(offline_ultralytics, tiny_digits, tmp_path):
     from ultralytics import YOLO
     from ultralytics.utils.torch_utils import EarlyStopping as Theirs

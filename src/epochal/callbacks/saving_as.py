@@ -39,7 +39,7 @@ class KeepAs:
             every=self.every or None,
             shared=row.shared,
             over=alone,
-            ranks=Ranks(never=row.never_best, later=row.later, single=row.habits.single != "nothing"),
+            ranks=Ranks(row.never_best, row.later, row.habits.single != "nothing", due.instead),
         )
 
     def saves_the_end(self, due: SaveDue) -> bool:

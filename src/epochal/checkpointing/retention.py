@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from epochal.conditions.habits import single
@@ -55,11 +55,13 @@ class Ranks:
 
     ``never`` is what is not ranked: "nan"; the "worst" infinity and NaN; or "nothing", so that NaN ranks as the worst
     infinity. Of equal ones the earlier is better, or the ``later``; ``single``: values are rounded to float32 before.
+    ``instead`` holds the values, by epoch, for what was saved in an epoch that did not measure the metric.
     """
 
     never: Literal["nan", "worst", "nothing"] = "nan"
     later: bool = False
     single: bool = False
+    instead: Mapping[int, float] = field(default_factory=dict[int, float])
 
     def key(self, value: float, sign: float) -> float | None:
         """Return what is sorted by, the best first, or None where a value is not ranked."""
@@ -84,7 +86,7 @@ def ranked(
     ['c', 'a']
     """
     sign = 1.0 if mode == "min" else -1.0
-    rated = [(key, one) for one in manifests if (key := ranks.key(_value(one, metric), sign)) is not None]
+    rated = [(key, one) for one in manifests if (key := ranks.key(_value(one, metric, ranks), sign)) is not None]
     if ranks.later:
         rated.reverse()
     return [one for _, one in sorted(rated, key=lambda pair: pair[0])]
@@ -144,7 +146,8 @@ def _kept_by(rule: Keep, asked: "Sequence[Manifest]") -> set[str]:
     return {one.name for one in (*newest[max(0, len(newest) - count) :], *best, *period)}
 
 
-def _value(manifest: "Manifest", metric: str | None) -> float:
+def _value(manifest: "Manifest", metric: str | None, ranks: Ranks) -> float:
     if metric in (None, "fitness") and manifest.fitness is not None:
         return manifest.fitness
-    return manifest.metrics.get(metric or "fitness", math.nan)
+    value = manifest.metrics.get(metric or "fitness")
+    return ranks.instead.get(manifest.epoch, math.nan) if value is None else value

@@ -18,6 +18,8 @@ OWNER = "Checkpoint"
 class Chosen(Track):
     """A track that remembers the newest value, when it was measured and judged, how often was saved, and the top.
 
+    ``old_epochs`` were saved by a value from before, which is in ``old_values``.
+
     >>> Chosen().top
     []
     """
@@ -27,6 +29,8 @@ class Chosen(Track):
     judged: int | None = None
     saves: int = 0
     top: list[float] = field(default_factory=list[float])
+    old_epochs: list[float] = field(default_factory=list[float])
+    old_values: list[float] = field(default_factory=list[float])
 
 
 @final
@@ -77,7 +81,15 @@ class SaveDue(Condition):
         fresh = preset.stale or state.measured == now.epoch
         due = self.chooses(state.value if fresh else None, now.epoch)
         state.saves += due
+        if due and fresh and state.value is not None and state.measured != now.epoch:
+            state.old_epochs.append(now.epoch)
+            state.old_values.append(state.value)
         return due
+
+    @property
+    def instead(self) -> dict[int, float]:
+        """The values by which epochs were saved that did not measure the metric."""
+        return {int(epoch): value for epoch, value in zip(self.state.old_epochs, self.state.old_values, strict=True)}
 
     def chooses(self, value: float | None, epoch: int) -> bool:
         """Return whether a library saves an epoch with this value; None: the metric was not measured."""
