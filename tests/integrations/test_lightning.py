@@ -226,7 +226,7 @@ def test_gradients_are_shown_behind_clipping_and_a_skipped_step_does_not_count(t
 
         def before_step(self, run, optimizer):
             gradients = [one.grad for group in optimizer.param_groups for one in group["params"]]
-            self.norms.append(torch.nn.utils.get_total_norm(gradients).item())
+            self.norms.append(torch.cat([one.flatten() for one in gradients]).norm().item())
             assert run.metrics.measured("train/loss").batch == run.batch
             if len(self.norms) == 2:
                 run.skip_step()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from epochal.core.callback import Callback
-from epochal.core.errors import ArgumentError, AttachError
+from epochal.core.errors import ArgumentError, AttachError, CapabilityError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
@@ -41,6 +41,11 @@ class FitEntry(Entry):
         point = self.resume_point()
         native = options.get("ckpt_path", args[CKPT_PATH] if len(args) > CKPT_PATH else None)
         if point is not None:
+            if self.host.world_size > 1:
+                raise CapabilityError(
+                    f"resume: a training in {self.host.world_size} processes cannot be gone on with exactly; resume by"
+                    " Lightning: trainer.fit(..., ckpt_path=...)"
+                )
             if native is not None:
                 raise ArgumentError(
                     f"fit(ckpt_path={native!r}) and resume={self.resume!r}: one of them says from where it goes on;"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.checkpointing.saver import RunSaver
 from epochal.core import lifetime
+from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.distributed.agree import highest
 from epochal.integrations.entry import begin, wrap
@@ -340,8 +341,10 @@ class Training:
         note_native_stop(self.engine, self.trainer)
         self.engine.epoch_end()
         self.tell_saved()
-        if self.engine.requests.stops:
-            self.trainer.should_stop = True
+        stops = self.engine.requests.stops
+        if self.engine.world_size > 1 and self.trainer.strategy.reduce_boolean_decision(bool(stops), all=False):
+            stops.extend([] if stops else [StopRequest("asked for in another process", "Lightning")])
+        self.trainer.should_stop = self.trainer.should_stop or bool(stops)
 
     def take_stop(self) -> None:
         """Hand a stop that was asked for to the trainer, which obeys once ``min_epochs`` and ``min_steps`` are met."""
