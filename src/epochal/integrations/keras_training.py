@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epochal.checkpointing.saver import RunSaver
 from epochal.core.log import log
@@ -12,15 +12,13 @@ from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.entry import Place, begin, wrap
 from epochal.integrations.keras_means import aliases, compiled_names, under
+from epochal.integrations.keras_moments import moments_of
 from epochal.integrations.keras_rates import KerasRates
 from epochal.integrations.keras_state import KerasState
 from epochal.integrations.keras_steps import Steps
 from epochal.integrations.pytorch_resume import reload_states, tell_resumed
 from epochal.runs.folder import RunFolder
 from epochal.runs.resume import ResumePoint
-
-if TYPE_CHECKING:
-    from epochal.integrations.keras_moments import Moments
 
 ADDED = ("learning_rate", "lr")  # by native callbacks, to the logs of an epoch
 
@@ -70,15 +68,13 @@ class Training:
         """Return the user's callbacks of Keras' kind, ours behind them, in the form in which they were given."""
         import keras
 
-        from epochal.integrations.keras_moments import Moments
-
-        moments = Moments(self)
+        moments = moments_of(self)
         if not isinstance(natives, keras.callbacks.CallbackList):
             return [*(keras.tree.flatten(natives) if natives else ()), moments]
         self.join_list(natives, moments)
         return natives
 
-    def join_list(self, natives: Any, moments: "Moments") -> None:
+    def join_list(self, natives: Any, moments: Any) -> None:
         """Stand in a list of callbacks that is the user's own object, until the end."""
         natives.callbacks.append(moments)
         moments.set_model(self.model)
