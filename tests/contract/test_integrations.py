@@ -75,7 +75,7 @@ def story(seen, events):
     return told
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(590)
 @pytest.mark.parametrize("name", TRAINERS)
 def test_every_trainer_keeps_the_contract(conformance, name):
     outcomes = conformance(name)
