@@ -197,6 +197,28 @@ def test_steps_decide_where_a_training_ends_and_that_is_no_stop(tmp_path):
     assert [one.manifest.resume_point for one in run.checkpoints] == [True, False]  # half an epoch is none
 
 
+def test_data_without_a_length_are_trained_on_and_no_checkpoint_is_called_a_point_to_go_on_from(tmp_path):
+    import torch
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(data(3))
+
+    host = trainer(tmp_path, train=Stream(), max_steps=5, eval_strategy="steps", eval_steps=2)
+    record = RecordEvents()
+    run = attach(host, record, Checkpoint(Every(batches=1), snapshot="off", keep_last=9), dir=tmp_path)
+    host.train()
+    assert (run.end_reason, run.step, run.num_epochs, run.num_batches, len(run.history)) == (
+        "completed",
+        5,
+        None,
+        None,
+        2,
+    )
+    assert [one.manifest.resume_point for one in run.checkpoints] == [False] * 5
+    check_events(record.events)
+
+
 def test_a_stop_before_the_first_epoch_trains_nothing(tmp_path):
     host = trainer(tmp_path, num_train_epochs=2)
     record, before = RecordEvents(), weights(host)

@@ -19,7 +19,7 @@ class ReadData:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.loader = trainer.callback_handler.train_dataloader
-        self.inner = getattr(self.loader, "base_dataloader", None) or self.loader  # accelerate's has torch's inside
+        self.inner = getattr(self.loader, "base_dataloader", self.loader)  # accelerate's has torch's inside
         self.sources = Sources(self.inner)
         self.iterator: Iterator[Any] = iter(())
         self.taken = 0
@@ -163,9 +163,10 @@ def next_of(batches: Iterator[Any]) -> Iterator[Any]:
 
 def seeded_sampler(loader: Any) -> Any:
     """Return accelerate's sampler whose order comes from a seed and the epoch, if a loader has it inside."""
-    sampler = getattr(loader, "batch_sampler", None) or getattr(loader, "sampler", None)
-    for _ in range(3):
+    sampler = loader
+    for _ in range(4):
+        inside = [getattr(sampler, name, None) for name in ("batch_sampler", "sampler")]
+        sampler = next((one for one in inside if one is not None), None)  # a sampler may have no length, nor be true
         if hasattr(sampler, "initial_seed") and hasattr(sampler, "set_epoch"):
             return sampler
-        sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
     return None
