@@ -29,18 +29,21 @@ def test_arrays_on_tensorflow_go_on_exactly_at_an_epochs_end_and_inside_it(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_kind_of_data_on_tensorflow_goes_on_exactly(tmp_path):
     kinds = ("dataset", "dataset:inside", "repeated", "repeated:inside", "pydataset", "generator", "loader:inside")
     assert differences(tmp_path, "tensorflow", *kinds) == {kind: [] for kind in kinds}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_what_tensorflow_reads_ahead_is_said_not_to_be_exact(tmp_path):
     (found,) = differences(tmp_path, "tensorflow", "pydataset:inside").values()
     assert "PyDataset: TensorFlow reads ahead" in found[-1]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_on_torch_all_of_it_is_exact(tmp_path):
     kinds = ("arrays", "arrays:inside", "loader", "loader:inside", "pydataset", "pydataset:inside")
     assert differences(tmp_path, "torch", *kinds) == {kind: [] for kind in kinds}

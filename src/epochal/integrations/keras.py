@@ -11,6 +11,8 @@ from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.runs.folder import RunFolder
+from epochal.runs.folder import RunFolder
 
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end"})
 IN_A_STEP = frozenset({"optimizer_step", "on_before_zero_grad", "data", "outputs"})  # what only torch shows
@@ -63,14 +65,14 @@ def bind(
             f"Keras runs on {backend} here, which is not supported; set KERAS_BACKEND to tensorflow or torch"
         )
     check_free(host, FitEntry.method, resume)
+    place = Place(None if dir is None else os.fspath(dir), name)
     shown = backend == "torch"
+    place = Place(None if dir is None else os.fspath(dir), name)
     run = Run(
         host="Keras",
         provides=PROVIDES | IN_A_STEP if shown else PROVIDES,
         owns=OWNS if shown else OWNS | dict.fromkeys(IN_A_STEP, IN_A_GRAPH),
+        folder=RunFolder(place.parent, place.name),  # what is wrong with a name is said now
         fitness=fitness,
     )
-    for callback in callbacks:
-        run.add(callback)
-    FitEntry(host, run, Place(None if dir is None else os.fspath(dir), name), resume).put()
-    return run
+    return FitEntry(host, run, place, resume).put(callbacks)
