@@ -14,6 +14,9 @@ from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 from epochal.demo.offline import ultralytics_offline
+from tests.triton_first import install
+
+install()
 
 # A verdict on a change must not hang on luck; on a developer's machine the search goes on with new examples.
 settings.register_profile("ci", derandomize=True)
@@ -50,7 +53,7 @@ def _leave(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/callbacks/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/callbacks/*.md", "docs/migrate/*.md"],
     setup=_enter,
     teardown=_leave,
 ).pytest()

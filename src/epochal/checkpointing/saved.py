@@ -53,7 +53,7 @@ class SavedCheckpoint:
         return verify(self.path)
 
     def load_into(self, model: Any, *, strict: bool = True) -> None:
-        """Load weights into a Keras model or a torch module, wrapped by torch.compile or DistributedDataParallel or not.
+        """Load weights into a Keras model or a torch module, wrapped by torch.compile or DistributedDataParallel too.
 
         Another model is a `CheckpointError` that names what differs, and nothing is loaded then. ``strict=False``
         allows names that only one side has; shapes have to agree always.

@@ -1,8 +1,9 @@
 """What stands in place of a trainer's method on one instance: it trains as before, and lets a run see each training."""
 
 import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +12,7 @@ from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.saver import Resumes, RunSaver
 from epochal.checkpointing.store import CheckpointStore
 from epochal.core import lifetime
+from epochal.core.callback import Callback
 from epochal.core.errors import AttachError, CheckpointError
 from epochal.core.run import Run
 from epochal.integrations.portable import PackedRun, pack, unpack
@@ -85,9 +87,12 @@ class Entry(ABC):
         resume = self.resume if not self.seen or self.resume is True else False
         return find_resume_point(self.place.parent, self.place.name, resume, seen=self.seen)
 
-    def put(self) -> None:
-        """Stand there from now on."""
+    def put(self, callbacks: Sequence[Callback]) -> Run:
+        """Stand there from now on; what is wrong with a callback is said before."""
+        for callback in callbacks:
+            self.run.add(callback)
         setattr(self.host, self.method, self)
+        return self.run
 
     def remove(self) -> None:
         """Leave the trainer as it was; an entry that somebody wrapped stays and only passes on."""
@@ -100,7 +105,7 @@ class Entry(ABC):
 
 
 def check_free(host: Any, method: str, resume: Resume) -> None:
-    """Raise AttachError where a trainer is attached already, CheckpointError where nothing is to resume from."""
+    """Raise AttachError where a trainer is attached or trains already, CheckpointError where nothing is to resume."""
     entry, kind = vars(host).get(method), type(host).__name__
     if isinstance(entry, Entry) and not entry.run.detached:
         state = "and training" if entry.run.engine.active else "to a run"
@@ -108,8 +113,20 @@ def check_free(host: Any, method: str, resume: Resume) -> None:
             f"this {kind} is attached {state} already: its run is .{method}.run."
             " To add a callback use run.add(...); to begin anew, run.detach() first"
         )
+    if is_training(host, method):
+        raise AttachError(f"attach while a training runs: callbacks would miss its start; attach before .{method}()")
     if not isinstance(resume, bool) and not Path(resume).expanduser().exists():
         raise CheckpointError(f"resume: there is no run or checkpoint at {Path(resume).expanduser().absolute()}")
+
+
+def is_training(host: Any, method: str) -> bool:
+    """Say whether this thread is inside a method of a trainer, which nobody watches."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if frame.f_code.co_name == method and frame.f_locals.get("self") is host:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def begin(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from epochal.core.callback import Callback
-from epochal.core.errors import ArgumentError, AttachError, CapabilityError
+from epochal.core.errors import ArgumentError, CapabilityError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
@@ -84,12 +84,7 @@ def bind(
 ) -> Run:
     """Attach callbacks to a Lightning Trainer; all that can be wrong is said before the trainer is touched."""
     check_free(host, FitEntry.method, resume)
-    if host.state.fn == "fit" and host.state.status == "running":
-        raise AttachError("attach while a fit runs: callbacks would miss its start; attach before trainer.fit()")
     place = Place(None if dir is None else os.fspath(dir), name)
     folder = RunFolder(place.parent, place.name)
     run = Run(host="Lightning", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
-    for callback in callbacks:
-        run.add(callback)
-    FitEntry(host, run, place, resume).put()
-    return run
+    return FitEntry(host, run, place, resume).put(callbacks)

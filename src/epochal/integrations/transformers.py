@@ -81,7 +81,4 @@ def bind(
     folder = RunFolder(place.parent, place.name)
     run = Run(host="Transformers Trainer", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
     run.engine.aliases.update(aliases(expected(host.args, host.eval_dataset)))
-    for callback in callbacks:
-        run.add(callback)
-    TrainEntry(host, run, place, resume).put()
-    return run
+    return TrainEntry(host, run, place, resume).put(callbacks)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,15 +165,11 @@ def bind(
 ) -> Run:
     """Attach callbacks to a YOLO model; all that can be wrong is said before the model is touched."""
     check_free(host, TrainEntry.method, resume)
-    if is_training(host):
-        raise AttachError("attach while a training runs: callbacks would miss its start; attach before model.train()")
     place = Place(None if dir is None else os.fspath(dir), name)
-    where = folder_in(place, Path()) if dir is not None else None
+    folder = folder_in(place, Path())  # what is wrong with a name is said now
+    where = folder if dir is not None else None
     run = Run(host="Ultralytics YOLO", provides=PROVIDES, owns=OWNS, folder=where, fitness=fitness)
-    for callback in callbacks:
-        run.add(callback)
-    TrainEntry(host, run, place, resume).put()
-    return run
+    return TrainEntry(host, run, place, resume).put(callbacks)
 
 
 def said(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,16 +198,6 @@ def listen(natives: Any, watch: Watch) -> Callable[[], None]:
                 natives.pop(event, None)
 
     return leave
-
-
-def is_training(host: Any) -> bool:
-    """Say whether this thread is inside a ``train()`` of the model, which nobody watches."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None:
-        if frame.f_code.co_name == TrainEntry.method and frame.f_locals.get("self") is host:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def given_up() -> AttachError:
