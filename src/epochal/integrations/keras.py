@@ -12,7 +12,6 @@ from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.entry import Entry, Place, Resume, check_free
 from epochal.runs.folder import RunFolder
-from epochal.runs.folder import RunFolder
 
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end"})
 IN_A_STEP = frozenset({"optimizer_step", "on_before_zero_grad", "data", "outputs"})  # what only torch shows
