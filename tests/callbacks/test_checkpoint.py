@@ -253,7 +253,7 @@ def test_overhead_saves_at_batches_ends_where_the_trainer_resumes_from_them(tmp_
                 if run.batch == 1:
                     run.engine.saver.flush()
                     assert run.checkpoints.last.manifest.reason == "within 50.00% of the time"
-    assert run.checkpoints.last.manifest.reason == "the end of the training"
+    assert run.checkpoints.last.manifest.step == 3  # the end is kept, whether or not the pace allowed it before
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,8 @@ def test_copies_and_pickles_of_a_watched_model_carry_no_hook_of_ours():
     assert b"epochal" not in pickle.dumps(copies[1])
 
 
-def test_a_thousand_trainings_leak_nothing():
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_trainings_leak_nothing(count):
     net = nn.Sequential(nn.Linear(2, 1))
     layers = Layers("0", forward=lambda layer, y: None, backward=lambda layer, g: None)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -240,12 +241,12 @@ def test_a_thousand_trainings_leak_nothing():
         cycle()
     gc.collect()
     before = len(gc.get_objects())
-    for _ in range(1000):
+    for _ in range(count):
         cycle()
     gc.collect()
     assert hooks_of(net) == []
     assert [one for one in runs if one() is not None] == []
-    assert len(gc.get_objects()) - before < 1000 + 200  # the list of weak references, and what the machine keeps
+    assert len(gc.get_objects()) - before < count + 200  # the list of weak references, and what the machine keeps
 
 
 def test_wrong_arguments_are_refused():

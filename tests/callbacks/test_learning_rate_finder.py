@@ -325,6 +325,7 @@ def test_a_resumed_training_is_left_alone(run_dir):
     assert finder.suggestion is not None  # the checkpoint's
 
 
+@pytest.mark.slow
 def test_a_second_training_with_the_same_object_is_tried_anew(run_dir):
     finder = LearningRateFinder(loss=half_square, data=[0])
     find(*scalar(), finder, run_dir)

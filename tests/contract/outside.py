@@ -107,7 +107,4 @@ def bind(host, callbacks, *, fitness=None, dir=None, name=None, resume=False):  
     check_free(host, FitEntry.method, resume)
     place = Place(None if dir is None else os.fspath(dir), name)
     run = Run(host="Fitter", provides=PROVIDES, folder=RunFolder(place.parent, place.name), fitness=fitness)
-    for callback in callbacks:
-        run.add(callback)
-    FitEntry(host, run, place, resume).put()
-    return run
+    return FitEntry(host, run, place, resume).put(callbacks)

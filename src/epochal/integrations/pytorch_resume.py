@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from epochal.core.roster import Roster
 
 BEGINS = "on_train_epoch_start"
-MATTERS = ("python", "torch", "numpy")  # packages whose version decides how a training goes
+MATTERS = ("python", "torch", "numpy", "keras", "tensorflow")  # packages whose version decides how a training goes
 
 
 class Place(Protocol):
