@@ -7,6 +7,37 @@ from epochal.core.errors import ArgumentError
 from epochal.core.log import log
 
 
+class NumpyState:
+    """The state of NumPy's global generator, taken out again only when it has changed: taking it takes 70 us.
+
+    >>> import numpy
+    >>> taken = NumpyState()
+    >>> numpy.random.seed(0)
+    >>> taken.state(numpy.random) is taken.state(numpy.random)
+    True
+    """
+
+    def __init__(self) -> None:
+        self.raw = b""
+        self.last: Any = None
+
+    def state(self, random: Any) -> Any:
+        """Return what ``numpy.random.get_state()`` returns."""
+        import ctypes
+
+        generator: Any = random.get_bit_generator() if hasattr(random, "get_bit_generator") else None
+        if type(generator).__name__ != "MT19937":
+            return random.get_state()
+        raw = ctypes.string_at(generator.ctypes.state_address, 4 * 624 + 4)
+        # A second normal number that waits may be taken without a change of these bytes; none can come to wait so.
+        if raw != self.raw or self.last[3]:
+            self.raw, self.last = raw, random.get_state()
+        return self.last
+
+
+_numpy = NumpyState()
+
+
 def random_state() -> dict[str, Any]:
     """Return the state of every random generator in use: python, numpy, torch on CPU, CUDA and MPS.
 
@@ -24,10 +55,10 @@ def random_state() -> dict[str, Any]:
     state: dict[str, Any] = {"python": random.getstate()}
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if numpy is not None:
-        state["numpy"] = numpy.random.get_state()
+        state["numpy"] = _numpy.state(numpy.random)
     if torch is not None:
         state["torch"] = torch.get_rng_state()
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():
             state["cuda"] = torch.cuda.get_rng_state_all()
         if torch.backends.mps.is_available():
             state["mps"] = torch.mps.get_rng_state()

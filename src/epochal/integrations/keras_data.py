@@ -22,6 +22,7 @@ class Data:
     def __init__(self) -> None:
         self.iterator: Any = None  # Keras' EpochIterator
         self.opened = self.epochs = self.done = 0
+        self.inside = False  # whether a training can come to a place inside this epoch again
         self.random: dict[str, Any] = {}  # when the epoch's data was opened
         self.saved: Mapping[str, Any] | None = None
         self.saved_random: dict[str, Any] = {}
@@ -86,6 +87,7 @@ class Data:
         """Yield an epoch's steps, in a training that goes on from where it was."""
 
         def enumerate_iterator() -> Generator[Step, None, None]:
+            self.inside = self.goes_inside()
             skip = self.come_back(original)
             self.random = random_state() if not skip else self.random
             for first, last, source in original():

@@ -205,7 +205,7 @@ class Training:
         saver, planned = self.engine.saver, self.data.num_batches
         if isinstance(saver, RunSaver):
             more = planned is None or self.batch < planned
-            saver.resumes = "batch" if more and self.data.goes_inside() else "epoch"
+            saver.resumes = "batch" if more and self.data.inside else "epoch"
 
     def showing_val_batch(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Begin and end a batch of the validation."""
