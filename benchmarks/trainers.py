@@ -6,21 +6,25 @@
 
 The three policies are early stopping, a checkpoint of the best, and a learning rate that is cut on a plateau; beside
 them stand the trainer's own for the same; a plain PyTorch loop has none. YOLO cuts no rate on a plateau: its own are
-`patience` and `save`. Times are CPU time of the process, of a whole call of
-`fit` or `train`; each is divided by that of a bare one right before or after it.
+`patience` and `save`. Hugging Face's schedule is that of its plateau in all four: others cost it time in each step.
+
+Times are CPU time of the process, of a whole call of `fit` or `train`. The speed of a machine that is not one's own
+changes by the second, up to twofold. So each training is cut into pieces, from batch to batch; of each piece the
+fastest of all repeats counts, and their sum is the time of the training.
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,31 @@ KINDS = ("bare", "attached", "policies", "own")
 BATCHES, ROWS, EPOCHS = 100, 16, 3
 PATIENCE = 10_000  # nothing stops and no rate is cut: the same steps are done in all
 PAGES = ("docs/benchmarks.md", "README.md")
-Train = Callable[[str, Path], float]
+Train = Callable[[str, Path], list[float]]
+
+
+class Pieces:
+    """The CPU time of a call, cut where ``cut`` is called in it."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def cut(self, *_: Any, **__: Any) -> None:
+        """End a piece and begin the next."""
+        self.marks.append(time.process_time())
+
+    def of(self, call: Callable[[], Any]) -> list[float]:
+        """Return the seconds of each piece of a call; what was there before is no garbage to be looked through."""
+        gc.collect()
+        gc.freeze()
+        self.marks.clear()
+        self.cut()
+        call()
+        self.cut()
+        return [end - begin for begin, end in pairwise(self.marks)]
+
+
+PIECES = Pieces()
 
 
 def policies() -> list[Any]:
@@ -50,13 +78,6 @@ def attached(trainer: Any, kind: str, folder: Path) -> None:
 
     if kind in ("attached", "policies"):
         attach(trainer, *(policies() if kind == "policies" else ()), dir=folder)
-
-
-def timed(call: Callable[[], Any]) -> float:
-    """Return the CPU seconds that a call takes."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def rows(seed: int, batches: int) -> tuple[Any, Any]:
@@ -79,13 +100,14 @@ def plain_pytorch() -> Train:
     data = list(zip(inputs.split(ROWS), targets.split(ROWS), strict=True))
     held_out = rows(1, 1)
 
-    def train(kind: str, folder: Path) -> float:
+    def train(kind: str, folder: Path) -> list[float]:
         torch.manual_seed(0)
         net = torch.nn.Linear(8, 1)
         optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
         loss_of = torch.nn.functional.mse_loss
 
         def step(x: Any, y: Any) -> Any:
+            PIECES.cut()
             loss = loss_of(net(x), y)
             optimizer.zero_grad()
             loss.backward()
@@ -111,7 +133,7 @@ def plain_pytorch() -> Train:
                     with run.validation():
                         run.log({"val/loss": evaluate()})
 
-        return timed(bare if kind == "bare" else looped)
+        return PIECES.of(bare if kind == "bare" else looped)
 
     return train
 
@@ -136,6 +158,7 @@ def lightning() -> Train:
             self.net, self.plateau = torch.nn.Linear(8, 1), plateau
 
         def training_step(self, batch: Any, index: int) -> Any:
+            PIECES.cut()
             loss = torch.nn.functional.mse_loss(self.net(batch[0]), batch[1])
             self.log("train_loss", loss)
             return loss
@@ -155,7 +178,7 @@ def lightning() -> Train:
 
     data, held_out = loader(0, BATCHES), loader(1, 4)
 
-    def train(kind: str, folder: Path) -> float:
+    def train(kind: str, folder: Path) -> list[float]:
         own = [EarlyStopping("val_loss", patience=PATIENCE), ModelCheckpoint(folder, monitor="val_loss")]
         trainer = Trainer(
             max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=kind == "own",
@@ -163,7 +186,7 @@ def lightning() -> Train:
             default_root_dir=folder, num_sanity_val_steps=0,
         )  # fmt: skip
         attached(trainer, kind, folder)
-        return timed(lambda: trainer.fit(Module(kind == "own"), data, held_out))
+        return PIECES.of(lambda: trainer.fit(Module(kind == "own"), data, held_out))
 
     return train
 
@@ -184,6 +207,7 @@ def transformers() -> Train:
             self.net = torch.nn.Linear(8, 1)
 
         def forward(self, x: Any, labels: Any) -> Any:
+            PIECES.cut()
             predicted = self.net(x)
             return {"loss": torch.nn.functional.mse_loss(predicted, labels), "logits": predicted}
 
@@ -192,13 +216,13 @@ def transformers() -> Train:
 
     data, held_out = TensorDataset(*rows(0, BATCHES)), TensorDataset(*rows(1, 4))
 
-    def train(kind: str, folder: Path) -> float:
+    def train(kind: str, folder: Path) -> list[float]:
         own = kind == "own"
         arguments = TrainingArguments(
             output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=ROWS, learning_rate=1e-2,
             per_device_eval_batch_size=ROWS, eval_strategy="epoch", save_strategy="epoch" if own else "no",
             save_total_limit=1, load_best_model_at_end=own, metric_for_best_model="loss", report_to=[],
-            lr_scheduler_type="reduce_lr_on_plateau" if own else "constant", disable_tqdm=True, use_cpu=True,
+            lr_scheduler_type="reduce_lr_on_plateau", disable_tqdm=True, use_cpu=True,
             logging_strategy="epoch", optim="adamw_torch",
         )  # fmt: skip
         trainer = Trainer(
@@ -206,7 +230,7 @@ def transformers() -> Train:
             callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)] if own else None,
         )  # fmt: skip
         attached(trainer, kind, folder)
-        return timed(trainer.train)
+        return PIECES.of(trainer.train)
 
     return train
 
@@ -218,7 +242,7 @@ def keras() -> Train:
     inputs, targets = (one.numpy() for one in rows(0, BATCHES))
     held_out = tuple(one.numpy() for one in rows(1, 4))
 
-    def train(kind: str, folder: Path) -> float:
+    def train(kind: str, folder: Path) -> list[float]:
         model = library.Sequential([library.Input((8,)), library.layers.Dense(1)])
         model.compile(optimizer=library.optimizers.SGD(1e-2), loss="mse")
         callbacks = library.callbacks
@@ -228,12 +252,13 @@ def keras() -> Train:
             callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=PATIENCE),
         ]
         attached(model, kind, folder)
-        options = {"callbacks": own} if kind == "own" else {}
-        return timed(
+        cut = callbacks.LambdaCallback(on_train_batch_end=PIECES.cut)
+        return PIECES.of(
             lambda: model.fit(
-                inputs, targets, batch_size=ROWS, epochs=EPOCHS, validation_data=held_out, verbose=0, **options
+                inputs, targets, batch_size=ROWS, epochs=EPOCHS, validation_data=held_out, verbose=0,
+                callbacks=[cut, *(own if kind == "own" else ())],
             )
-        )
+        )  # fmt: skip
 
     return train
 
@@ -250,11 +275,12 @@ def yolo() -> Train:
     torch.set_num_threads(1)
     data = write_digits(Path(tempfile.mkdtemp()) / "digits", train=16, val=8, size=64)
 
-    def train(kind: str, folder: Path) -> float:
+    def train(kind: str, folder: Path) -> list[float]:
         model = YOLO("yolo26n.yaml")
+        model.add_callback("on_train_batch_start", PIECES.cut)
         attached(model, kind, folder)
         own = {"patience": 100, "save": True} if kind == "own" else {"patience": 0, "save": False}
-        return timed(
+        return PIECES.of(
             lambda: model.train(
                 data=str(data), epochs=EPOCHS, imgsz=64, batch=4, workers=0, device="cpu", plots=False, verbose=False,
                 project=str(folder), amp=False, optimizer="SGD", **own,
@@ -274,41 +300,38 @@ TRAINERS: dict[str, tuple[str, Callable[[], Train], int]] = {
 }
 
 
-def measured(name: str, pairs: int) -> dict[str, list[float]]:
-    """Return, for each kind, the seconds of its trainings; the kinds take turns."""
+def measured(name: str, repeats: int) -> dict[str, float]:
+    """Return, for each kind, the seconds of its training; the kinds take turns."""
     train = TRAINERS[name][1]()
     kinds = KINDS[:3] if name in WITHOUT_OWN else KINDS
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    found: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as parent:
-        for number in range(-1, pairs):
+        for number in range(-1, repeats):
             order = kinds if number % 2 else kinds[::-1]
             for kind in order:
                 folder = Path(parent) / f"{kind}{number}"
                 folder.mkdir()
-                seconds = train(kind, folder)
+                pieces = train(kind, folder)
                 if number >= 0:  # the first of each warms up
-                    found[kind].append(seconds)
-    return found
+                    found[kind].append(pieces)
+    return {kind: sum(map(min, zip(*times, strict=True))) for kind, times in found.items()}
 
 
-def child(name: str, pairs: int) -> dict[str, list[float]]:
+def child(name: str, repeats: int) -> dict[str, float]:
     """Measure one trainer in a process of its own."""
-    command = [sys.executable, __file__, "--only", name, "--pairs", str(pairs), "--json"]
+    command = [sys.executable, __file__, "--only", name, "--repeats", str(repeats), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(name: str, found: dict[str, list[float]]) -> tuple[list[str], bool]:
+def row(name: str, found: dict[str, float]) -> tuple[list[str], bool]:
     """Return a trainer's row of the table, and whether its promise holds."""
-    ratio = {
-        kind: statistics.median(a / b for a, b in zip(times, found["bare"], strict=True))
-        for kind, times in found.items()
-    }
-    bare = statistics.median(found["bare"]) / EPOCHS * 1e3
+    ratio = {kind: seconds / found["bare"] for kind, seconds in found.items()}
+    bare = found["bare"] / EPOCHS * 1e3
     cells = [TRAINERS[name][0], f"{bare:,.0f} ms", f"{ratio['attached']:.2f}", f"{ratio['policies']:.2f}"]
     if name in WITHOUT_OWN:
         return [*cells, "", "", ""], True
-    against = statistics.median(a / b for a, b in zip(found["policies"], found["own"], strict=True))
+    against = found["policies"] / found["own"]
     holds = round(against, 2) <= 1
     return [*cells, f"{ratio['own']:.2f}", f"{against:.2f}", "yes" if holds else "**no**"], holds
 
@@ -317,22 +340,22 @@ def main() -> int:
     """Measure the trainers, print the table, and return 1 if somewhere Epochal costs more than the trainer's own."""
     parser = argparse.ArgumentParser(description="What Epochal costs in each trainer, beside the trainer's own.")
     parser.add_argument("--only", choices=TRAINERS, help="one trainer")
-    parser.add_argument("--pairs", type=int, help="repeats")
-    parser.add_argument("--json", action="store_true", help="the raw seconds, of one trainer")
+    parser.add_argument("--repeats", type=int, help="repeats")
+    parser.add_argument("--json", action="store_true", help="the seconds, of one trainer")
     parser.add_argument("--write", action="store_true", help="put the table into " + " and ".join(PAGES))
     options = parser.parse_args()
     if options.json:
-        print(json.dumps(measured(options.only, options.pairs)))
+        print(json.dumps(measured(options.only, options.repeats)))
         return 0
     verdicts: list[tuple[list[str], bool]] = []
     for name in [options.only] if options.only else TRAINERS:
         print(name, file=sys.stderr)
-        verdicts.append(row(name, child(name, options.pairs or TRAINERS[name][2])))
+        verdicts.append(row(name, child(name, options.repeats or TRAINERS[name][2])))
     head = ["trainer", "an epoch, bare", "Epochal, no callback", "three policies", "its own", "policies / own", "<= 1"]
     where = (
         f"Measured {date.today().isoformat()}: Python {platform.python_version()}, {platform.system()} "
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. CPU time of the process, in "
-        f"units of the bare training right beside it; medians. {EPOCHS} epochs of {BATCHES} batches (YOLO: 4)."
+        f"units of the bare training. {EPOCHS} epochs of {BATCHES} batches (YOLO: 4)."
     )
     text = f"{table(head, [cells for cells, _ in verdicts])}\n\n{where}"
     print(text)
