@@ -52,28 +52,3 @@ def test_a_wrapped_model_is_saved_under_its_own_names():
     assert list(state_of(torch.compile(model))) == ["weight", "bias"]
     restore(nn.DataParallel(model), {"weight": torch.ones(2, 2), "bias": torch.ones(2)})
     assert model.bias.tolist() == [1.0, 1.0]
-
-
-def test_numpys_state_is_taken_anew_whenever_it_has_changed():
-    import random
-
-    import numpy as np
-
-    from epochal.checkpointing.capture import NumpyState
-
-    taken, choose = NumpyState(), random.Random(0)
-    deeds = [
-        np.random.rand, np.random.randn, lambda: np.random.seed(choose.randrange(3)), lambda: np.random.shuffle([1, 2]),
-        lambda: np.random.set_state(np.random.get_state()), lambda: None, lambda: np.random.normal(size=choose.randrange(4)),
-    ]  # fmt: skip
-    saved = []
-    for _ in range(3000):
-        choose.choice(deeds)()
-        if saved and choose.random() < 0.05:
-            np.random.set_state(choose.choice(saved))
-        found, expected = taken.state(np.random), np.random.get_state()
-        assert found[0] == expected[0]
-        assert (found[1] == expected[1]).all()
-        assert found[2:] == expected[2:]
-        if choose.random() < 0.1:
-            saved.append(expected)

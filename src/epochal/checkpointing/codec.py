@@ -4,7 +4,7 @@ import base64
 import math
 import sys
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Any, cast
 
@@ -53,8 +53,12 @@ class Encoder:
             return leaf(value)
         return self._foreign(value, path)
 
-    def nodes(self, values: Iterable[object], path: Path) -> list[Any]:
-        """Return the nodes of values that stand in a row."""
+    def nodes(self, values: Collection[object], path: Path) -> list[Any]:
+        """Return the nodes of values that stand in a row; a generator's state is hundreds of whole numbers."""
+        if set(map(type, values)) == {int}:
+            numbers = cast("list[int]", list(values))
+            if min(numbers) >= -_SAFE_INT and max(numbers) < _SAFE_INT:
+                return numbers
         return [self.node(value, (*path, index)) for index, value in enumerate(values)]
 
     def add(self, path: Path, blob: Blob) -> str:

@@ -1,4 +1,4 @@
-"""What Transformers' own callbacks do in a training: those that one of our loggers replaces, those that stop it."""
+"""A trainer's own callbacks in a training: what they hear, which one of our loggers replaces, which stops it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,31 @@ CLASSES = {"mlflow": "MLflowCallback", "tensorboard": "TensorBoardCallback", "wa
 TITLES = {"mlflow": "MLflow", "tensorboard": "TensorBoard", "wandb": "Weights & Biases"}
 
 
-class Heard:
-    """Stands among a trainer's callbacks: hears the events it has a method for, and lets all others pass."""
+def before(hear: Callable[[], None]) -> Callable[[Any], Any]:
+    """Return what makes an event of a trainer's callbacks come to ``hear`` first."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_"):
-            return nothing
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+    def make(original: Any) -> Any:
+        def event(*args: Any, **options: Any) -> Any:
+            hear()
+            return original(*args, **options)
+
+        return event
+
+    return make
 
 
-def nothing(*_args: Any, **_options: Any) -> None:
-    """Do nothing at an event."""
+def behind(hear: Callable[..., None]) -> Callable[[Any], Any]:
+    """Return what makes an event of a trainer's callbacks come to ``hear`` last, with the arguments of the event."""
+
+    def make(original: Any) -> Any:
+        def event(args: Any, state: Any, control: Any, *more: Any, **options: Any) -> Any:
+            control = original(args, state, control, *more, **options)
+            hear(args, state, control, *more, **options)
+            return control
+
+        return event
+
+    return make
 
 
 def switch_off_replaced(run: Run, handler: Any) -> list[Callable[[], None]]:

@@ -21,7 +21,7 @@ from epochal.integrations.torch_optimizer import OptimizerHooks, inner_optimizer
 from epochal.integrations.torch_outputs import OutputsHook
 from epochal.integrations.transformers_data import ReadData
 from epochal.integrations.transformers_names import expected
-from epochal.integrations.transformers_native import Heard, reason_of_stop, switch_off_replaced
+from epochal.integrations.transformers_native import before, behind, reason_of_stop, switch_off_replaced
 from epochal.integrations.transformers_state import FOLDER, check_optimizer, parts, put_back, write_folder
 from epochal.integrations.transformers_validation import Validations
 from epochal.runs.folder import RunFolder
@@ -30,28 +30,13 @@ if TYPE_CHECKING:
     from epochal.runs.resume import ResumePoint
 
 
-class First(Heard):
-    """Stands before a trainer's own callbacks, so that what they do at an epoch's borders is inside it."""
-
-    def __init__(self, training: "Training") -> None:
-        self.training = training
-
-    def on_epoch_begin(self, *_args: Any, **_options: Any) -> None:
-        """An epoch begins."""
-        self.training.start_epoch()
-
-    def on_epoch_end(self, *_args: Any, **_options: Any) -> None:
-        """All batches are done; a validation may come."""
-        self.training.end_batches()
-        self.training.at_epoch_end = True
-
-
-class Training(Heard):
-    """What a run sees of one ``train()``; its ``on_...`` methods are Transformers' events, behind all other callbacks.
+class Training:
+    """What a run sees of one ``train()``; its ``on_...`` methods are Transformers' events, behind all callbacks of it.
 
     Methods of the trainer are wrapped on the instance, and unwrapped at the end: ``training_step`` shows the batch and
     its loss, ``get_batch_samples`` the place in the data, ``_maybe_log_save_evaluate`` the end of a step and of an
-    epoch; more show its validations.
+    epoch; more show its validations. Of its callbacks' handler those few events are wrapped that say something: a
+    callback among its own would be called, with ten arguments, at every event of every step.
     """
 
     def __init__(self, run: Run, trainer: Any, point: "ResumePoint | None") -> None:
@@ -88,11 +73,8 @@ class Training(Heard):
         return {"resume_from_checkpoint": str(write_folder(self.point.saved, self.folder))}
 
     def join(self) -> None:
-        """Stand before and behind the trainer's callbacks, and around its methods."""
+        """Stand around the trainer's methods, and before or behind what its callbacks hear."""
         trainer, handler = self.trainer, self.trainer.callback_handler
-        self.first = First(self)
-        handler.callbacks = [self.first, *handler.callbacks, self]
-        self.undo.append(self.leave)
         for name, make in (
             ("training_step", self.showing_batch),
             ("_maybe_log_save_evaluate", self.closing),
@@ -101,13 +83,12 @@ class Training(Heard):
             ("prediction_step", self.validations.showing_batch),
         ):
             self.undo.append(wrap(trainer, name, make))
+        self.undo.append(wrap(handler, "on_epoch_begin", before(self.start_epoch)))
+        self.undo.append(wrap(handler, "on_epoch_end", before(self.on_epoch_end)))
+        for name in ("on_train_begin", "on_substep_end", "on_log", "on_save", "on_train_end"):
+            self.undo.append(wrap(handler, name, behind(getattr(self, name))))
         if self.point is not None:
             self.undo.append(wrap(trainer, "_load_optimizer_and_scheduler", self.checking_optimizer))
-
-    def leave(self) -> None:
-        """Take our callbacks out."""
-        handler = self.trainer.callback_handler
-        handler.callbacks = [one for one in handler.callbacks if one is not self and one is not self.first]
 
     def remove(self) -> None:
         """Leave the trainer as it was."""
@@ -144,7 +125,6 @@ class Training(Heard):
         engine = self.engine
         if engine.in_training:
             self.begin_again()
-        self.be_last()
         self.set_up()
         if engine.in_training:
             return
@@ -163,12 +143,6 @@ class Training(Heard):
             engine.groups.give_up()
         engine.step = engine.batches = engine.next_epoch = 0
         engine.history.clear()
-
-    def be_last(self) -> None:
-        """Stand behind the callbacks that the trainer has made anew from their saved states."""
-        handler = self.trainer.callback_handler
-        if handler.callbacks[-1] is not self:  # another list, since this one is being called from
-            handler.callbacks = [*(one for one in handler.callbacks if one is not self), self]
 
     def set_up(self) -> None:
         """Know optimizer and data, and give back what the trainer's resume forgets."""
@@ -222,6 +196,11 @@ class Training(Heard):
         engine.epoch_start(engine.next_epoch, self.batches)
         if self.point is not None and goes_on:
             reload_states(self.run.roster, self.point.saved.load("callbacks"))
+
+    def on_epoch_end(self) -> None:
+        """All batches are done, and the trainer's callbacks have not heard of it; a validation may come."""
+        self.end_batches()
+        self.at_epoch_end = True
 
     def end_batches(self) -> None:
         """The epoch's batches are done."""
