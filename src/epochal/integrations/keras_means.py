@@ -30,35 +30,50 @@ class EpochMeans:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.logs: Mapping[str, Any] = {}  # what the newest batch returned: means up to it
+        self.batches = 0  # in those means
         self.before: dict[str, tuple[Any, Any]] = {}
         self.counts: dict[str, Any] | None = None  # name of a mean -> the variable that holds its weight
 
     def begin_epoch(self) -> None:
         """An epoch begins; Keras has reset its metrics."""
-        self.logs, self.before = {}, {}
+        self.logs, self.batches, self.before = {}, 0, {}
 
-    def own(self, logs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the newest batch's own values, and as Keras has it what is no mean; nothing is read yet."""
-        self.logs = logs
+    def own(self, logs: Mapping[str, Any], size: int = 1, *, exact: bool = True) -> dict[str, Any]:
+        """Return the newest batch's own values, and as Keras has it what is no mean; nothing is read yet.
+
+        ``size`` is the number of its batches. To know the weight of a mean costs TensorFlow 60 us: where it need not be
+        ``exact`` all batches are taken to weigh the same, as all but an epoch's last one mostly do.
+        """
+        self.logs, self.batches = logs, self.batches + size
         if self.counts is None:  # metrics are built in the first batch
             self.counts = {metric.name: metric.count for metric in means_of(self.model) if metric.name in logs}
         values: dict[str, Any] = dict(logs)
         for name, count in self.counts.items():
             if name in logs:
-                now = (logs[name], frozen(count.value))
+                now = (logs[name], frozen(count.value) if exact else None)
                 if name in self.before:
-                    values[name] = OwnValue(now, self.before[name])
+                    values[name] = self.between(self.before[name], now, size)
                 self.before[name] = now
         return values
+
+    def between(self, before: tuple[Any, Any], now: tuple[Any, Any], size: int) -> OwnValue:
+        """Return what the newest batches measured, the mean before them and behind them given."""
+        if before[1] is None or now[1] is None:
+            return OwnValue((now[0], self.batches), (before[0], self.batches - size))
+        return OwnValue(now, before)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the means up to the newest batch, and their weights."""
         logs = {name: float(value) for name, value in self.logs.items() if hasattr(value, "__float__")}
-        return {"logs": logs, "before": {name: tuple(map(float, pair)) for name, pair in self.before.items()}}
+        before = {
+            name: (float(mean), None if weight is None else float(weight))
+            for name, (mean, weight) in self.before.items()
+        }
+        return {"logs": logs, "batches": self.batches, "before": before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        self.logs, self.before = state["logs"], dict(state["before"])
+        self.logs, self.batches, self.before = state["logs"], state["batches"], dict(state["before"])
 
 
 def means_of(model: Any) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from epochal.checkpointing.saver import RunSaver
+from epochal.core.events import BATCH_EVENTS
 from epochal.core.log import log
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
@@ -33,6 +34,7 @@ class Training:
     def __init__(self, run: Run, model: Any, arguments: dict[str, Any]) -> None:
         self.run, self.model, self.arguments = run, model, arguments
         self.engine = run.engine
+        self.in_batches = [self.engine.slot(event) for event in BATCH_EVENTS]  # who hears them may read values there
         self.undo: list[Callable[[], None]] = []
         self.steps: Steps | None = None
         self.rates: KerasRates | None = None
@@ -194,7 +196,8 @@ class Training:
         size = steps.ended(self.batch, self.data.num_batches)
         self.batch += size
         self.data.done = self.batch
-        engine.log(under("train", self.means.own(logs)))
+        exact = bool(engine.sinks or engine.metrics.watched or any(slot.calls for slot in self.in_batches))
+        engine.log(under("train", self.means.own(logs, size, exact=exact)))
         self.note_resumable()
         engine.batch_end(steps.take_outputs())
         if engine.stop_now():
