@@ -58,7 +58,7 @@ def matched(saved: Mapping[str, Any], variables: Sequence[Any]) -> list[tuple[An
 
 def load_variables(saved: Any, model: Any) -> None:
     """Load a checkpoint's weights into a model of Keras; CheckpointError, with nothing loaded, if it is another."""
-    if not model.built:
+    if not model.built and not model.weights:  # a GAN has no `call` that could build it, its networks may stand
         raise CheckpointError(f"{type(model).__name__} has no weights yet; call model.build(...) or train it first")
     try:
         pairs = matched(saved.load("model"), model.weights)

@@ -39,7 +39,7 @@ class FitEntry(Entry):
         """Train as ``Model.fit`` does, with its arguments."""
         from epochal.integrations.keras_training import Training, by_name
 
-        training = Training(self.run, self.host, by_name(args, options))
+        training = Training(self.run, self.host, by_name(self.host, args, options))
         try:
             return self.watched(partial(training.fit, original, self.place, self.resume_point))
         finally:
@@ -66,7 +66,6 @@ def bind(
     check_free(host, FitEntry.method, resume)
     place = Place(None if dir is None else os.fspath(dir), name)
     shown = backend == "torch"
-    place = Place(None if dir is None else os.fspath(dir), name)
     run = Run(
         host="Keras",
         provides=PROVIDES | IN_A_STEP if shown else PROVIDES,

@@ -23,6 +23,8 @@ class Data:
         self.iterator: Any = None  # Keras' EpochIterator
         self.opened = self.epochs = self.done = 0
         self.inside = False  # whether a training can come to a place inside this epoch again
+        self.num_batches: int | None = None  # of an epoch, where the data says so; what Keras concludes may be too many
+        self.ended = False  # whether the data of the epoch has come to its end
         self.random: dict[str, Any] = {}  # when the epoch's data was opened
         self.saved: Mapping[str, Any] | None = None
         self.saved_random: dict[str, Any] = {}
@@ -40,17 +42,13 @@ class Data:
             result = original(*args, iterator=iterator, **options)
             if self.iterator is None and iterator is not None:
                 self.iterator = iterator
+                self.num_batches = iterator.steps_per_epoch or iterator.data_adapter.num_batches
                 self.undo.append(wrap(iterator, "_get_iterator", self.opening))
                 self.undo.append(wrap(iterator, "_enumerate_iterator", self.reading))
+                self.undo.append(wrap(iterator.data_adapter, "on_epoch_end", self.ending))
             return result
 
         return build
-
-    @property
-    def num_batches(self) -> int | None:
-        """How many batches an epoch has, where the data says so; what Keras concludes of an epoch may be too many."""
-        iterator = self.iterator
-        return None if iterator is None else iterator.steps_per_epoch or iterator.data_adapter.num_batches
 
     @property
     def kind(self) -> str:
@@ -83,12 +81,26 @@ class Data:
 
         return get_iterator
 
+    def ending(self, original: Callable[[], None]) -> Callable[[], None]:
+        """See the end of an epoch's data, which does not come where a stop cuts the epoch short."""
+
+        def on_epoch_end() -> None:
+            self.ended = True
+            original()
+
+        return on_epoch_end
+
+    def cut(self, batches: int) -> bool:
+        """Say whether an epoch that has ended after so many batches has more of them."""
+        return not self.ended if self.num_batches is None else batches < self.num_batches
+
     def reading(self, original: Callable[[], Iterator[Step]]) -> Callable[[], Generator[Step, None, None]]:
         """Yield an epoch's steps, in a training that goes on from where it was."""
 
         def enumerate_iterator() -> Generator[Step, None, None]:
             self.inside = self.goes_inside()
             skip = self.come_back(original)
+            self.ended = False
             self.random = random_state() if not skip else self.random
             for first, last, source in original():
                 if first < skip:
@@ -148,9 +160,10 @@ class Data:
         self.saved, self.saved_random = state, random
 
     def leave(self) -> None:
-        """Leave Keras' iterator as it was."""
+        """Leave Keras' iterator as it was, and let go of the data."""
         while self.undo:
             self.undo.pop()()
+        self.iterator = None
 
 
 def draw(source: Any, batches: int) -> None:
@@ -175,5 +188,6 @@ def tensorflow_seed() -> int | None:
 
 def set_tensorflow_seed(seed: int | None) -> None:
     """Give TensorFlow this seed, unless it has it: it decides the order in which arrays are shuffled."""
-    if seed is not None and seed != tensorflow_seed():
-        sys.modules["tensorflow"].random.set_seed(seed)
+    tensorflow: Any = sys.modules.get("tensorflow")
+    if tensorflow is not None and seed is not None and seed != tensorflow_seed():
+        tensorflow.random.set_seed(seed)

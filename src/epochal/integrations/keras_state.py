@@ -1,15 +1,16 @@
 """Everything a training of Keras has: what of it a checkpoint holds, and how it comes back."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from epochal.checkpointing.capture import random_state, restore_random_state
-from epochal.checkpointing.variables import arrays, load_variables, matched
+from epochal.checkpointing.variables import arrays, matched
 from epochal.core.errors import CheckpointError
 from epochal.integrations.entry import wrap
 from epochal.integrations.keras_data import Data, set_tensorflow_seed, tensorflow_seed
 from epochal.integrations.keras_means import EpochMeans
+from epochal.integrations.keras_rates import beside
 
 BUILDS = ("_maybe_symbolic_build", "_symbolic_build")  # the first thing that fit gives its iterator to
 
@@ -30,26 +31,33 @@ class KerasState:
 
     def watch(self) -> Callable[[], None]:
         """Come to know what iterates over the data, when ``fit`` has made it; what is returned ends that."""
-        stop = wrap(self.model, next(name for name in BUILDS if hasattr(self.model, name)), self.data.meeting)
+        stops = (
+            wrap(self.model, next(name for name in BUILDS if hasattr(self.model, name)), self.data.meeting),
+            self.means.watch(),
+            self.data.leave,
+        )
 
         def leave() -> None:
-            stop()
-            self.data.leave()
+            for stop in stops:
+                stop()
 
         return leave
 
     def parts(self, *, inside: bool) -> dict[str, Any]:
         """Return all of it, as of now, by part; ``inside`` an epoch with what Keras' metrics have summed up."""
-        model = self.model
+        model, optimizer = self.model, self.optimizer
         parts = {
             "model": arrays(model.weights),
-            "seeds": arrays(seeds_of(model)),
+            "seeds": arrays([*seeds_of(model), *shared_seed()]),
             "rng": random_state(),
             "data": self.data.state_dict(inside=inside),
-            "keras": {"backend": keras_backend(), "seed": tensorflow_seed()},
+            "keras": {"backend": keras_backend(), "seed": tensorflow_seed(), "stepped": is_built(optimizer)},
         }
-        if self.optimizer is not None:
-            parts["optimizer"] = arrays(self.optimizer.variables)
+        if optimizer is not None:
+            parts["optimizer"] = arrays(optimizer.variables)
+        others = beside(model)
+        if others:
+            parts["optimizers"] = {name: optimizer_state(one, model.weights) for name, one in others.items()}
         if inside:
             parts["metrics"] = arrays(model.metrics_variables)
             parts["means"] = self.means.state_dict()
@@ -69,20 +77,44 @@ class KerasState:
     def restore(self) -> None:
         """Give everything the checkpoint's state; metrics get it when the epoch has begun, generators before that."""
         saved = self.saved
-        self.build()
-        load_variables(saved, self.model)
-        assign(saved, "seeds", seeds_of(self.model))
-        if self.optimizer is not None:
-            assign(saved, "optimizer", self.optimizer.variables)
+        weights, stepped = saved.load("model"), saved.load("keras").get("stepped", True)
+        self.build(weights, stepped=stepped)
+        self.assign("model", weights, self.model.weights)
+        seeds, saved_seeds = seeds_of(self.model), saved.load("seeds")
+        if len(saved_seeds) > len(seeds):  # Keras' own has drawn by then, and not yet here
+            seeds += shared_seed(make=True)
+        self.assign("seeds", saved_seeds, seeds)
+        if self.optimizer is not None and stepped:
+            self.assign("optimizer", saved.load("optimizer"), self.optimizer.variables)
+        if "optimizers" in saved.parts:
+            self.restore_others(saved.load("optimizers"))
 
-    def build(self) -> None:
+    def build(self, weights: Mapping[str, Any], *, stepped: bool) -> None:
         """Make the variables that Keras on TensorFlow makes in the first batch only."""
         model, optimizer = self.model, self.optimizer
         spec = getattr(getattr(self.data.iterator, "_distributed_dataset", None), "element_spec", None)
-        if spec is not None:
-            model._symbolic_build(data_batch=spec)
-        if optimizer is not None and not optimizer.built and model.built:
+        try:
+            if spec is not None:
+                model._symbolic_build(data_batch=spec)
+        except (RuntimeError, ValueError) as error:  # it has no `call`, as a GAN; its networks may stand all the same
+            if len(model.weights) != len(weights):
+                raise CheckpointError(
+                    f"{type(model).__name__} cannot be built before its first batch, so that it cannot go on from"
+                    f" {self.saved.path}: build what it is made of before fit(), as with keras.layers.Input"
+                ) from error
+        if stepped and optimizer is not None and not optimizer.built and model.built:
             optimizer.build(model.trainable_variables)
+
+    def restore_others(self, states: Mapping[str, Any]) -> None:
+        """Give the optimizers beside the model's own their states."""
+        now, weights = beside(self.model), self.model.weights
+        for name, state in states.items():
+            if name not in now or state["of"] is None:
+                self.data.doubts.append(f"the state of {name} is not restored")
+                continue
+            if state["of"] and not now[name].built:
+                now[name].build([weights[place] for place in state["of"]])
+            self.assign(name, state["variables"], now[name].variables)
 
     def begin_epochs(self) -> None:
         """All is set up: from here on random numbers are drawn as in the training that is gone on from."""
@@ -94,9 +126,20 @@ class KerasState:
         place = self.data.saved
         inside = place is not None and bool(place["done"])
         if inside:
-            assign(self.saved, "metrics", self.model.metrics_variables)
+            self.assign("metrics", self.saved.load("metrics"), self.model.metrics_variables)
             self.means.load_state_dict(self.saved.load("means"))
         return inside
+
+    def assign(self, part: str, saved: Mapping[str, Any], variables: list[Any]) -> None:
+        """Give variables what a part of the checkpoint holds."""
+        try:
+            pairs = matched(saved, variables)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.saved.path} is the checkpoint of another training; {part}:\n{error}"
+            ) from None
+        for variable, value in pairs:
+            variable.assign(value)
 
 
 def keras_backend() -> str:
@@ -106,20 +149,28 @@ def keras_backend() -> str:
     return str(keras.backend.backend())
 
 
+def is_built(optimizer: Any) -> bool:
+    """Say whether an optimizer has done a step, or could."""
+    return bool(getattr(optimizer, "built", False))
+
+
 def seeds_of(model: Any) -> list[Any]:
-    """Return the states of all seed generators of a model, and of Keras' own if that has drawn."""
+    """Return the states of all seed generators of a model."""
     weights = {id(weight) for weight in model.weights}
-    seeds = [variable for variable in model.variables if id(variable) not in weights]
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
+def shared_seed(*, make: bool = False) -> list[Any]:
+    """Return the state of the seed generator that is nobody's own, if it has drawn; ``make``: or else will."""
+    if make:
+        return [sys.modules["keras.src.random.seed_generator"].global_seed_generator().state]
     state: Any = sys.modules["keras.src.backend.common.global_state"]
     shared = state.get_global_attribute("global_seed_generator")
-    return seeds if shared is None else [*seeds, shared.state]
+    return [] if shared is None else [shared.state]
 
 
-def assign(saved: Any, part: str, variables: list[Any]) -> None:
-    """Give variables what a part of a checkpoint holds."""
-    try:
-        pairs = matched(saved.load(part), variables)
-    except CheckpointError as error:
-        raise CheckpointError(f"{saved.path} is the checkpoint of another training; {part}:\n{error}") from None
-    for variable, value in pairs:
-        variable.assign(value)
+def optimizer_state(optimizer: Any, weights: list[Any]) -> dict[str, Any]:
+    """Return an optimizer's state, with the places that its weights have among a model's; None: not all are there."""
+    places = {id(weight): place for place, weight in enumerate(weights)}
+    of = [places.get(id(variable)) for variable in optimizer._trainable_variables]
+    return {"of": None if None in of else of, "variables": arrays(optimizer.variables)}

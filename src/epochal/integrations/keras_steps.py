@@ -5,24 +5,27 @@ from typing import Any
 
 from epochal.core.engine import Engine
 from epochal.integrations.entry import wrap
-from epochal.integrations.keras_rates import innermost, number
+from epochal.integrations.keras_rates import beside, innermost, number
 
 
 class Steps:
     """Counts a training's steps, without reading the optimizer's own count in each batch where that can be foreseen.
 
-    On torch each step is an event, and the model's outputs are shown.
+    Of several optimizers the first that steps counts. On torch each step is an event, and what the model returned is
+    shown.
     """
 
     def __init__(self, engine: Engine, model: Any) -> None:
         import keras
 
-        self.engine, self.optimizer = engine, getattr(model, "optimizer", None)
+        compiled = getattr(model, "optimizer", None)
+        self.engine = engine
+        self.optimizers = [one for one in (compiled, *beside(model).values()) if one is not None]
         self.shown = keras.backend.backend() == "torch"
         self.per_call = int(getattr(model, "steps_per_execution", 1) or 1)
-        self.group = accumulation(self.optimizer)
+        self.group = accumulation(compiled)
         own_step = type(model).train_step is not keras.Model.train_step
-        self.unforeseen = own_step or hasattr(self.optimizer, "inner_optimizer")  # it leaves steps out that overflow
+        self.unforeseen = own_step or hasattr(compiled, "inner_optimizer")  # it leaves steps out that overflow
         self.before = self.read() - engine.step  # steps of earlier trainings
         self.batches = self.applied()
         self.outputs: Any = None
@@ -33,11 +36,12 @@ class Steps:
 
     def read(self) -> int:
         """Return the optimizer's own count of its steps."""
-        return 0 if self.optimizer is None else int(number(self.optimizer.iterations))
+        counts = (int(number(one.iterations)) for one in self.optimizers)
+        return next((count for count in counts if count), 0)
 
     def applied(self) -> int:
         """Return how many batches' gradients the optimizer has taken."""
-        return 0 if self.optimizer is None else int(number(innermost(self.optimizer)._iterations))
+        return int(number(innermost(self.optimizers[0])._iterations)) if self.optimizers else 0
 
     def ended(self, batch: int, planned: int | None) -> int:
         """Count what a call of the training function did from this batch on, and return the number of its batches."""
@@ -47,7 +51,7 @@ class Steps:
             size = self.per_call if self.per_call == 1 else max(self.applied() - self.batches, 1)
         self.batches += size
         done = self.read() if self.unforeseen else self.batches // self.group
-        self.count(done - self.before if self.optimizer is not None else self.engine.step + size)
+        self.count(done - self.before if self.optimizers else self.engine.step + size)
         return size
 
     def count(self, steps: int) -> None:
@@ -62,7 +66,7 @@ class Steps:
 
     def end_epoch(self) -> None:
         """Compare with the optimizer's own count; if it is another, that is read from now on."""
-        if self.optimizer is not None and self.read() - self.before != self.engine.step:
+        if self.optimizers and self.read() - self.before != self.engine.step:
             self.unforeseen = True
             self.engine.step = self.read() - self.before
 

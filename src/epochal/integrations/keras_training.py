@@ -12,9 +12,9 @@ from epochal.core.log import log
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.entry import Place, begin, wrap
-from epochal.integrations.keras_means import aliases, compiled_names, under
+from epochal.integrations.keras_means import aliases, compiled_names, is_number, under
 from epochal.integrations.keras_moments import moments_of
-from epochal.integrations.keras_rates import KerasRates
+from epochal.integrations.keras_rates import ModelRates
 from epochal.integrations.keras_state import KerasState
 from epochal.integrations.keras_steps import Steps
 from epochal.integrations.pytorch_resume import reload_states, tell_resumed
@@ -37,7 +37,11 @@ class Training:
         self.in_batches = [self.engine.slot(event) for event in BATCH_EVENTS]  # who hears them may read values there
         self.undo: list[Callable[[], None]] = []
         self.steps: Steps | None = None
-        self.rates: KerasRates | None = None
+        self.rates: ModelRates | None = None
+        self.do_step: Callable[[Any], Any] = model.train_function  # Keras' own
+        self.leave_batches: Callable[[], None] = lambda: None
+        self.leave_validation: Callable[[], None] = lambda: None
+        self.named = False  # the names of what is measured are known
         self.state = KerasState(model)
         self.data, self.means = self.state.data, self.state.means
         self.point: ResumePoint | None = None
@@ -56,7 +60,7 @@ class Training:
         saver.optimizers = list  # no optimizer of torch's own changes what is saved
         self.accept(compiled_names(model))
         if optimizer is not None:
-            engine.rate_host = self.rates = KerasRates(engine, optimizer, self.rebuild)
+            engine.rate_host = self.rates = ModelRates(engine, model, self.rebuild)
             self.undo.append(self.rates.remove)
         self.undo.append(self.state.watch())
         self.arguments["callbacks"] = self.joined(self.arguments.get("callbacks"))
@@ -89,8 +93,12 @@ class Training:
 
     def accept(self, names: Sequence[str] | Mapping[str, Any]) -> None:
         """Accept Keras' names of metrics beside ours."""
-        self.engine.aliases.update(aliases(dict.fromkeys(names)))
-        self.engine.metrics.aliases.update(self.engine.aliases)
+        metrics, known = self.engine.metrics, aliases(dict.fromkeys(names))
+        self.engine.aliases.update(known)
+        metrics.aliases.update(self.engine.aliases)
+        for native in known.keys() & metrics.watched.keys():  # by a condition, before anybody knew it
+            for name in metrics.watched.pop(native):
+                metrics.watch(name)
 
     def rebuild(self) -> None:
         """Have the training function compiled anew, with the wrapper that was around it."""
@@ -101,9 +109,12 @@ class Training:
 
     def leave(self) -> None:
         """Leave the model as it was."""
+        self.leave_validation()
+        self.leave_batches()
         self.watching = False
         while self.undo:
             self.undo.pop()()
+        self.arguments = {}  # the data may be large, and a run stays
 
     # -- Keras' moments -------------------------------------------------------------------------------------------
 
@@ -140,13 +151,14 @@ class Training:
         """The epoch's validation begins, and with that its batches are done."""
         self.end_batches()
         self.val_batch = 0
-        self.undo.append(wrap(self.model, "test_function", self.showing_val_batch))
+        self.leave_validation = wrap(self.model, "test_function", self.showing_val_batch)
         iterator = getattr(self.model, "_eval_epoch_iterator", None)
         self.engine.val_start(getattr(iterator, "num_batches", None))
 
     def test_end(self, logs: Mapping[str, Any]) -> None:
         """The epoch's validation is done."""
-        self.undo.pop()()
+        self.leave_validation()
+        logs = self.means.numbers(logs)
         self.accept(logs)
         self.engine.log(under("val", logs))
         self.engine.val_end()
@@ -167,17 +179,20 @@ class Training:
     def watch_batches(self) -> None:
         """See each call of the training function."""
         self.watching = True
-        self.undo.append(wrap(self.model, "train_function", self.showing_batch))
+        self.leave_batches()
+        self.leave_batches = wrap(self.model, "train_function", self.showing_batch)
 
     def showing_batch(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Begin a batch, or as many as Keras does in one go, do the step, end it."""
+        self.do_step = original
 
         def train_function(data: Any) -> Any:
             known = self.data.num_batches is not None or isinstance(data, list)
             if known:
                 self.start_batch(data)
+            self.means.begin_batch()
             with self.rates.in_place() if self.rates is not None else nullcontext():
-                logs = original(data)
+                logs = self.do_step(data)  # a rate that was set a moment ago may have had it compiled anew
             if not known:  # a data set that ends here did so in the line before: there was no batch
                 self.start_batch(data)
             self.end_batch(logs)
@@ -197,7 +212,11 @@ class Training:
         self.batch += size
         self.data.done = self.batch
         exact = bool(engine.sinks or engine.metrics.watched or any(slot.calls for slot in self.in_batches))
-        engine.log(under("train", self.means.own(logs, size, exact=exact)))
+        values = self.means.own(logs, size, exact=exact)
+        if not self.named:
+            self.named = True
+            self.accept(values)
+        engine.log(under("train", values))
         self.note_resumable()
         engine.batch_end(steps.take_outputs())
         if engine.stop_now():
@@ -229,13 +248,13 @@ class Training:
 
     def end_batches(self) -> None:
         """The batches of an epoch are done; what Keras has averaged over them, by samples, is its value."""
-        engine, planned = self.engine, self.data.num_batches
+        engine = self.engine
         if engine.in_batch:  # the data ended in it
             engine.batch_end()
-        engine.epoch_cut = planned is not None and self.batch < planned
+        engine.epoch_cut = self.data.cut(self.batch)
         if self.means.logs:
             self.accept(self.means.logs)
-            values = under("train", self.means.logs)
+            values = under("train", self.means.averaged())
             engine.log(values)
             engine.metrics.averaged(values)
         if self.steps is not None:
@@ -251,7 +270,7 @@ class Training:
         known = self.engine.metrics.aliases
         added = {name: value for name, value in logs.items() if name not in known and name not in ADDED}
         self.accept([name.removeprefix("val_") for name in added if name.startswith("val_")])
-        self.engine.log({name: value for name, value in added.items() if hasattr(value, "__float__")})
+        self.engine.log({name: value for name, value in added.items() if is_number(value)})
 
     def take_stop(self) -> None:
         """Hand a stop that was asked for to Keras."""
@@ -265,12 +284,20 @@ class Training:
             stops.append(StopRequest("a native callback set model.stop_training", "Keras"))
 
 
-def by_name(args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of ``fit`` by their names."""
+def by_name(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of ``fit`` by their names: Keras', or those of a ``fit`` of one's own."""
     import keras
 
-    names = [*inspect.signature(keras.Model.fit).parameters][1:]
+    names = positional(type(model).fit)
+    if len(names) < len(args):  # it passes them on
+        names = positional(keras.Model.fit)
     return {**dict(zip(names, args, strict=False)), **options}
+
+
+def positional(method: Callable[..., Any]) -> list[str]:
+    """Return the names of what a method takes by position, without the first."""
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [name for name, one in inspect.signature(method).parameters.items() if one.kind in kinds][1:]
 
 
 def shown(data: Any) -> Any:
