@@ -1,8 +1,11 @@
-"""`make bench`: one tiny training in each trainer: with nothing attached, with Epochal, and with the trainer's own.
+"""`make bench`: a small training in each trainer: with nothing attached, with Epochal, and with the trainer's own.
 
     python benchmarks/trainers.py                     print the table
     python benchmarks/trainers.py --write             and put it into docs/benchmarks.md and README.md
     python benchmarks/trainers.py --only keras        one trainer
+
+What is trained is what each trainer's own first example trains, on random data: Lightning's autoencoder, Keras'
+convolutions for MNIST, a small BERT, YOLO26n; in plain PyTorch a perceptron.
 
 The three policies are early stopping, a checkpoint of the best, and a learning rate that is cut on a plateau; beside
 them stand the trainer's own for the same; a plain PyTorch loop has none. YOLO cuts no rate on a plateau: its own are
@@ -31,7 +34,7 @@ from typing import Any
 from report import table, write
 
 KINDS = ("bare", "attached", "policies", "own")
-BATCHES, ROWS, EPOCHS = 100, 16, 3
+BATCHES, ROWS, EPOCHS = 50, 16, 3
 PATIENCE = 10_000  # nothing stops and no rate is cut: the same steps are done in all
 PAGES = ("docs/benchmarks.md", "README.md")
 Train = Callable[[str, Path], list[float]]
@@ -80,13 +83,12 @@ def attached(trainer: Any, kind: str, folder: Path) -> None:
         attach(trainer, *(policies() if kind == "policies" else ()), dir=folder)
 
 
-def rows(seed: int, batches: int) -> tuple[Any, Any]:
-    """Return inputs and targets of a linear problem."""
+def images(seed: int, batches: int) -> tuple[Any, Any]:
+    """Return pixels of random images, 28 x 28, and their classes."""
     import torch
 
     torch.manual_seed(seed)
-    inputs = torch.randn(batches * ROWS, 8)
-    return inputs, inputs.sum(1, keepdim=True) + torch.randn(batches * ROWS, 1)
+    return torch.rand(batches * ROWS, 28 * 28), torch.randint(0, 10, (batches * ROWS,))
 
 
 def plain_pytorch() -> Train:
@@ -96,15 +98,15 @@ def plain_pytorch() -> Train:
     from epochal import Loop
 
     torch.set_num_threads(1)
-    inputs, targets = rows(0, BATCHES)
+    inputs, targets = images(0, BATCHES)
     data = list(zip(inputs.split(ROWS), targets.split(ROWS), strict=True))
-    held_out = rows(1, 1)
+    held_out = images(1, 1)
 
     def train(kind: str, folder: Path) -> list[float]:
         torch.manual_seed(0)
-        net = torch.nn.Linear(8, 1)
-        optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
-        loss_of = torch.nn.functional.mse_loss
+        net = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+        loss_of = torch.nn.functional.cross_entropy
 
         def step(x: Any, y: Any) -> Any:
             PIECES.cut()
@@ -155,26 +157,31 @@ def lightning() -> Train:
     class Module(LightningModule):
         def __init__(self, plateau: bool) -> None:
             super().__init__()
-            self.net, self.plateau = torch.nn.Linear(8, 1), plateau
+            self.plateau = plateau
+            self.encoder = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 3))
+            self.decoder = torch.nn.Sequential(torch.nn.Linear(3, 128), torch.nn.ReLU(), torch.nn.Linear(128, 784))
+
+        def loss(self, batch: Any) -> Any:
+            return torch.nn.functional.mse_loss(self.decoder(self.encoder(batch[0])), batch[0])
 
         def training_step(self, batch: Any, index: int) -> Any:
             PIECES.cut()
-            loss = torch.nn.functional.mse_loss(self.net(batch[0]), batch[1])
+            loss = self.loss(batch)
             self.log("train_loss", loss)
             return loss
 
         def validation_step(self, batch: Any, index: int) -> None:
-            self.log("val_loss", torch.nn.functional.mse_loss(self.net(batch[0]), batch[1]))
+            self.log("val_loss", self.loss(batch))
 
         def configure_optimizers(self) -> Any:
-            optimizer = torch.optim.SGD(self.parameters(), lr=1e-2)
+            optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
             if not self.plateau:
                 return optimizer
             scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=PATIENCE)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
 
     def loader(seed: int, batches: int) -> Any:
-        return DataLoader(TensorDataset(*rows(seed, batches)), batch_size=ROWS)
+        return DataLoader(TensorDataset(*images(seed, batches)), batch_size=ROWS)
 
     data, held_out = loader(0, BATCHES), loader(1, 4)
 
@@ -194,39 +201,44 @@ def lightning() -> Train:
 def transformers() -> Train:
     """Hugging Face's Trainer."""
     import torch
-    from torch.utils.data import TensorDataset
-    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        EarlyStoppingCallback,
+        Trainer,
+        TrainingArguments,
+    )
     from transformers.utils import logging
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
+    config = BertConfig(
+        vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=2
+    )  # fmt: skip
 
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Linear(8, 1)
-
-        def forward(self, x: Any, labels: Any) -> Any:
+    class Model(BertForSequenceClassification):
+        def forward(self, input_ids: Any, labels: Any) -> Any:
             PIECES.cut()
-            predicted = self.net(x)
-            return {"loss": torch.nn.functional.mse_loss(predicted, labels), "logits": predicted}
+            return super().forward(input_ids, labels=labels)
 
-    def collate(items: Any) -> Any:
-        return {"x": torch.stack([one[0] for one in items]), "labels": torch.stack([one[1] for one in items])}
+    def sentences(seed: int, batches: int) -> list[dict[str, Any]]:
+        torch.manual_seed(seed)
+        words, labels = torch.randint(0, 1000, (batches * ROWS, 32)), torch.randint(0, 2, (batches * ROWS,))
+        return [{"input_ids": one, "labels": label} for one, label in zip(words, labels, strict=True)]
 
-    data, held_out = TensorDataset(*rows(0, BATCHES)), TensorDataset(*rows(1, 4))
+    data, held_out = sentences(0, BATCHES), sentences(1, 4)
 
     def train(kind: str, folder: Path) -> list[float]:
         own = kind == "own"
         arguments = TrainingArguments(
-            output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=ROWS, learning_rate=1e-2,
+            output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=ROWS, learning_rate=1e-4,
             per_device_eval_batch_size=ROWS, eval_strategy="epoch", save_strategy="epoch" if own else "no",
             save_total_limit=1, load_best_model_at_end=own, metric_for_best_model="loss", report_to=[],
             lr_scheduler_type="reduce_lr_on_plateau", disable_tqdm=True, use_cpu=True,
             logging_strategy="epoch", optim="adamw_torch",
         )  # fmt: skip
         trainer = Trainer(
-            model=Model(), args=arguments, train_dataset=data, eval_dataset=held_out, data_collator=collate,
+            model=Model(config), args=arguments, train_dataset=data, eval_dataset=held_out,
             callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)] if own else None,
         )  # fmt: skip
         attached(trainer, kind, folder)
@@ -239,12 +251,22 @@ def keras() -> Train:
     """Keras' fit, on TensorFlow."""
     import keras as library
 
-    inputs, targets = (one.numpy() for one in rows(0, BATCHES))
-    held_out = tuple(one.numpy() for one in rows(1, 4))
+    def arrays(seed: int, batches: int) -> tuple[Any, Any]:
+        pixels, classes = images(seed, batches)
+        return pixels.numpy().reshape(-1, 28, 28, 1), classes.numpy()
+
+    (inputs, targets), held_out = arrays(0, BATCHES), arrays(1, 4)
 
     def train(kind: str, folder: Path) -> list[float]:
-        model = library.Sequential([library.Input((8,)), library.layers.Dense(1)])
-        model.compile(optimizer=library.optimizers.SGD(1e-2), loss="mse")
+        layers = library.layers
+        convolutions = [
+            one for width in (32, 64) for one in (layers.Conv2D(width, 3, activation="relu"), layers.MaxPooling2D(2))
+        ]
+        model = library.Sequential(
+            [library.Input((28, 28, 1)), *convolutions, layers.Flatten(), layers.Dropout(0.5), layers.Dense(10)]
+        )
+        loss = library.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer="adam", loss=loss)
         callbacks = library.callbacks
         own = [
             callbacks.EarlyStopping("val_loss", patience=PATIENCE),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochal import Best, Callback, Checkpoint, Elapsed, Every
+from epochal import Best, Callback, Checkpoint, EarlyStopping, Elapsed, Every
 from epochal.checkpointing.memory import MemoryStore
 from epochal.conditions.pace import Pace
 from epochal.core.errors import ArgumentError, CheckpointError
@@ -53,6 +53,17 @@ def test_it_keeps_the_newest_and_the_best_of_what_it_asked_for(curve, keep_last,
         best = set(rated) if keep_best == -1 else set(rated[:keep_best])
         there = [one for one in there if one in newest | best or one == epoch]  # the newest resume point always stays
     assert kept == there
+
+
+def test_it_ranks_by_a_name_of_the_trainers_own_that_is_known_when_it_is_measured():
+    class Names(Callback):
+        def on_val_start(self, run):
+            run.engine.metrics.aliases["eval_accuracy"] = "val/accuracy"
+
+    curve = [{"val/accuracy": value} for value in (0.5, 0.9, 0.6, 0.7, 0.4)]
+    assert simulate([Names(), Checkpoint(metric="eval_accuracy")], curve).kept == [1, 4]
+    restoring = EarlyStopping("eval_accuracy", patience=9, restore_best=True)
+    assert simulate([Names(), restoring, Checkpoint(keep_best=0)], curve).restored == 1
 
 
 def test_it_ranks_by_the_one_best_else_by_metric_else_by_fitness():

@@ -9,7 +9,8 @@ keras = pytest.importorskip("keras")
 
 import numpy as np  # noqa: E402
 
-from epochal import Checkpoint, NonFinite, Stop, attach  # noqa: E402
+from epochal import Checkpoint, EarlyStopping, NonFinite, Stop, attach  # noqa: E402
+from epochal.core.errors import AttachError  # noqa: E402
 from epochal.core.events import check_events  # noqa: E402
 from epochal.testing import RecordEvents  # noqa: E402
 
@@ -266,3 +267,34 @@ def test_a_fit_of_ones_own_is_given_its_own_arguments(tmp_path):
     run = attach(model, dir=tmp_path)
     model.fit((X, X), 2, verbose=0)
     assert len(run.history) == 2
+
+
+def test_weights_that_keras_averages_at_the_end_are_no_point_to_go_on_from(tmp_path):
+    model = linear(keras.optimizers.SGD(0.1, use_ema=True), run_eagerly=True)
+    run = attach(model, Checkpoint(), dir=tmp_path)
+    run.add_callback("on_train_end", lambda run: run.save("averaged"))
+    model.fit(ONES, ONES, epochs=1, **FIT)
+    assert [one.manifest.resume_point for one in run.checkpoints] == [True, False]
+
+
+def test_layers_that_draw_inside_a_dataset_are_said_not_to_go_on_exactly(tmp_path, caplog):
+    def trained(resume):
+        keras.utils.set_random_seed(1)
+        noise, model = keras.layers.GaussianNoise(1.0, seed=4), linear(run_eagerly=True)
+        data = tf.data.Dataset.from_tensor_slices((X, X)).batch(4).map(lambda x, y: (noise(x, training=True), y))
+        attach(model, Checkpoint(), dir=tmp_path, name="noise", resume=resume)
+        model.fit(data.prefetch(1), epochs=1 + resume, shuffle=False, verbose=0)
+
+    trained(resume=False)
+    trained(resume=True)
+    assert "random numbers that Keras' layers draw inside it" in caplog.text
+
+
+def test_a_callback_in_the_wrong_place_is_told_the_right_one(tmp_path):
+    model = linear()
+    with pytest.raises(AttachError, match=r"ReduceLROnPlateau is Keras' own: give it to fit"):
+        attach(model, keras.callbacks.ReduceLROnPlateau())
+    run = attach(model, dir=tmp_path)
+    with pytest.raises(AttachError, match=r"give it to attach\(model"):
+        model.fit(X, X, callbacks=[EarlyStopping("val/loss", patience=2)], **FIT)
+    assert run.end_reason == "exception"

@@ -167,3 +167,186 @@ def test_two_ways_of_going_on_are_refused(tmp_path):
     attach(host, dir=tmp_path, name="fit", resume=True)
     with pytest.raises(ArgumentError, match="ckpt_path="):
         host.fit(tiny.net(), *tiny.loaders(), ckpt_path="a.ckpt")
+
+
+def following(base):
+    """Return a net with weights that follow others at each batch's end."""
+    import torch
+
+    class Net(base):
+        def __init__(self):
+            super().__init__()
+            self.target = torch.nn.Linear(2, 3)
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            with torch.no_grad():
+                for one, other in zip(self.target.parameters(), self.layers[0].parameters(), strict=True):
+                    one.lerp_(other, 0.1)
+
+    return Net
+
+
+def plateau(base):
+    """Return a net whose rate falls when a batch's loss does not."""
+    import torch
+
+    class Net(base):
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.parameters(), lr=0.05)
+            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1, factor=0.5, threshold=0.3)
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step", "monitor": "train_size"},
+            }
+
+    return Net
+
+
+def drawing(base):
+    """Return a net that draws random numbers between the loader's iterator and its first batch."""
+    import torch
+
+    class Net(base):
+        def on_train_start(self):
+            self.noise = torch.randn(3)
+
+    return Net
+
+
+def skipping(base):
+    """Return a net that leaves the end of each epoch out."""
+
+    class Net(base):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 2 else None
+
+    return Net
+
+
+def metering(base):
+    """Return a net that sums up in a torchmetrics.Metric and logs at the epoch's end."""
+    import torchmetrics
+
+    class Net(base):
+        def __init__(self):
+            super().__init__()
+            self.mean = torchmetrics.MeanMetric()
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.mean.update(loss.detach())
+            return loss
+
+        def on_train_epoch_end(self):
+            self.log("mean", self.mean.compute())
+            self.mean.reset()
+
+    return Net
+
+
+def announcing(base):
+    """Return a net that logs when an epoch starts."""
+
+    class Net(base):
+        def on_train_epoch_start(self):
+            self.log("started", float(self.current_epoch + 1))
+
+    return Net
+
+
+def pruning(base):
+    """Return a net that keeps weights out of its checkpoints, which come from elsewhere when it is loaded."""
+    import torch
+
+    class Net(base):
+        def __init__(self):
+            super().__init__()
+            self.frozen = torch.nn.Linear(1, 1).requires_grad_(False)
+
+        def on_save_checkpoint(self, checkpoint):
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: one for name, one in weights.items() if "frozen" not in name}
+
+        def on_load_checkpoint(self, checkpoint):
+            checkpoint["state_dict"] |= {f"frozen.{name}": one for name, one in self.frozen.state_dict().items()}
+
+    return Net
+
+
+HABITS = {  # how a module is -> where the training is killed
+    following: ("on_train_batch_start", 7),
+    drawing: ("on_train_batch_start", 3),
+    plateau: ("on_train_batch_start", 7),
+    skipping: ("on_train_epoch_end", 2),
+    metering: ("on_train_batch_start", 7),
+    announcing: ("on_train_batch_start", 7),
+    pruning: ("on_train_batch_start", 7),
+}
+QUICK = (following, drawing)
+SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in HABITS if one not in QUICK]
+
+
+@pytest.mark.parametrize("habit", [*QUICK, *SLOW], ids=lambda habit: habit.__name__)
+def test_a_module_with_habits_goes_on_to_the_bit(habit, tmp_path):
+    import torch
+
+    def train(folder, *callbacks, resume=False):
+        torch.manual_seed(0)
+        return fit(folder, *callbacks, module=habit(type(tiny.net()))(), resume=resume)
+
+    checkpoint = Checkpoint(when=Every(batches=1) | Every(epochs=1))
+    _, whole = train(tmp_path / "whole")
+    child = forked(lambda: train(tmp_path, checkpoint, Kill(*HABITS[habit])), log=tmp_path / "log")
+    assert ended(child) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    _, end = train(tmp_path, checkpoint, resume=True)
+    assert differences(whole, end) == []
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_fit_that_went_on(tmp_path):
+    import multiprocessing
+
+    child = forked(
+        lambda: fit(tmp_path, Checkpoint(when=Every(batches=1)), Kill("on_train_batch_start", 11), workers=1),
+        log=tmp_path / "log",
+    )
+    assert ended(child) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    before = set(multiprocessing.active_children())
+    fit(tmp_path, resume=True, workers=1)
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_run_that_the_environment_names_is_gone_on_with_by_the_first_fit_only(tmp_path, monkeypatch):
+    first, _ = fit(tmp_path, Checkpoint())
+    monkeypatch.setenv("EPOCHAL_RESUME", str(first.dir))
+    tiny.quiet()
+    host = tiny.trainer(tmp_path, EPOCHS + 1)
+    run = attach(host, dir=tmp_path, name="other")
+    host.fit(tiny.net(), *tiny.loaders())
+    assert (run.dir, run.step) == (first.dir, 16)
+    host.fit_loop.max_epochs += 1
+    host.fit(tiny.net(), *tiny.loaders())
+    assert (run.dir.name, len(run.history)) == ("other", 1)
+
+
+@pytest.mark.slow
+def test_a_fit_that_began_from_lightnings_own_file_goes_on_to_the_bit(tmp_path):
+    import torch
+
+    tiny.quiet()
+    first = tiny.trainer(tmp_path, 1)
+    first.fit(tiny.net(), *tiny.loaders())
+    first.save_checkpoint(tmp_path / "own.ckpt")
+
+    def train(folder, *callbacks, resume=False):
+        torch.manual_seed(7)
+        host, module = tiny.trainer(folder, EPOCHS), tiny.net()
+        attach(host, *callbacks, dir=folder, name="fit", resume=resume)
+        host.fit(module, *tiny.loaders(), ckpt_path=None if resume else tmp_path / "own.ckpt")
+        return module.state_dict()
+
+    checkpoint = Checkpoint(when=Every(batches=1))
+    whole = train(tmp_path / "whole")
+    child = forked(lambda: train(tmp_path, checkpoint, Kill("on_train_batch_start", 3)), log=tmp_path / "log")
+    assert ended(child) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert same(whole, train(tmp_path, checkpoint, resume=True))

@@ -61,17 +61,33 @@ KINDS = {
         "eval_strategy": "steps", "eval_steps": 2, "include_num_input_tokens_seen": "no",
     },
     "workers": {"train": lambda: Noisy(5), "dataloader_num_workers": 2, "logging_strategy": "epoch"},
+    "a loader of the user's own": {"train": lambda: Noisy(5), "kind": lambda: with_loader(1)},
+    "a loader of the user's own, in the global generator's order": {
+        "train": lambda: Noisy(5), "gradient_accumulation_steps": 2, "kind": lambda: with_loader(None),
+    },
     "the global generator's order": {"train": lambda: Noisy(5), "accelerator_config": {"use_seedable_sampler": False}},
 }  # fmt: skip
+
+
+def with_loader(seed):
+    """Return a Trainer whose loader is torch's own, with a generator inside: nothing of accelerate's."""
+    import torch
+    from transformers import Trainer
+
+    class Own(Trainer):
+        def get_train_dataloader(self):
+            generator = None if seed is None else torch.Generator().manual_seed(seed)
+            options = {"batch_size": 4, "shuffle": True, "generator": generator, "collate_fn": self.data_collator}
+            return torch.utils.data.DataLoader(self.train_dataset, **options)
+
+    return Own
 
 
 def train(folder, kind, *, resume=False, kill=None, epochs=3):
     """Train once, or be killed at a moment; return everything that must not depend on that."""
     import torch
 
-    options = dict(KINDS[kind])
-    if "train" in options:
-        options["train"] = options["train"]()
+    options = {name: one() if callable(one) else one for name, one in KINDS[kind].items()}
     host = trainer(folder, num_train_epochs=epochs, **options)
     moments = Checkpoint(Every(batches=2), snapshot="off", keep_last=1)
     run = attach(host, moments, EarlyStopping("val/loss", patience=50), dir=folder, name="run", resume=resume)
@@ -107,6 +123,8 @@ def train(folder, kind, *, resume=False, kill=None, epochs=3):
         ("accumulated, evaluated and logged by steps", (1, 4)),
         ("accumulated, evaluated and logged by steps", (2, 2)),
         ("workers", (1, 3)),
+        ("a loader of the user's own", (1, 1)),
+        ("a loader of the user's own, in the global generator's order", (1, 3)),
         ("the global generator's order", (1, 3)),
     ],
 )

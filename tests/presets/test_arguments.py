@@ -45,6 +45,8 @@ REFUSED = [
     (lambda: ReduceLROnPlateau("val/loss", relative=True, compat="keras"), 'or use compat="torch"'),
     (lambda: ReduceLROnPlateau("val/loss", eps=0.1, compat="keras"), "takes no eps"),
     (lambda: ReduceLROnPlateau("val/loss", eps=0.1), "eps= goes with compat= only"),
+    (lambda: ReduceLROnPlateau("val/loss", eps="x", compat="torch"), "eps must be a number, not 'x'"),
+    (lambda: ReduceLROnPlateau("val/loss", eps=-1, compat="torch"), "eps must be a finite number of at least 0"),
     (lambda: ReduceLROnPlateau("val/loss", factor=1.0, compat="torch"), "factor must be below 1"),
     (lambda: ReduceLROnPlateau("val/loss", patience=-1, compat="torch"), "patience"),
     (lambda: Checkpoint(compat="torch"), "compat must be"),

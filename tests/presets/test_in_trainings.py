@@ -90,15 +90,27 @@ def test_rates_are_cut_per_group_as_torch_cuts_them(run_dir):
             assert list(run.lr.values()) == pytest.approx([one["lr"] for one in theirs_optimizer.param_groups]), epoch
 
 
+def test_more_patience_lets_a_training_go_on_that_was_stopped(run_dir):
+    losses = [0.5, 0.6, 0.6, 0.4, 0.4]
+
+    def policies(patience):
+        return [EarlyStopping("val/loss", patience=patience, compat="lightning"), Checkpoint()]
+
+    assert train(run_dir, policies(2), losses)[0].epoch == 2
+    run, _ = train(run_dir, policies(3), losses, resume=True)
+    assert (run.epoch, run.end_reason) == (4, "completed")
+
+
 SEQUENCES = [
-    [0.9, 0.5, None, 0.6, 0.55, 0.4, 0.5],  # the old value is judged again
-    [0.9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1],
-    [0.9, 0.8, float("nan"), 0.1],
+    ([0.9, 0.5, None, 0.6, 0.55, 0.4, 0.5], 1),  # the old value is judged again
+    ([0.9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1], 1),
+    ([0.9, 0.8, float("nan"), 0.1], 1),
+    ([0.9] * 10, 2),  # and not in an epoch that has no validation
 ]
 
 
-@pytest.mark.parametrize("losses", SEQUENCES)
-def test_lightning_with_ours_ends_where_it_does_with_its_own(losses, tmp_path):
+@pytest.mark.parametrize(("losses", "every"), SEQUENCES)
+def test_lightning_with_ours_ends_where_it_does_with_its_own(losses, every, tmp_path):
     pl = pytest.importorskip("lightning.pytorch")
     from lightning.pytorch import callbacks as native
 
@@ -123,7 +135,7 @@ def test_lightning_with_ours_ends_where_it_does_with_its_own(losses, tmp_path):
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         return pl.Trainer(
             max_epochs=len(losses), accelerator="cpu", num_sanity_val_steps=0, default_root_dir=tmp_path,
-            enable_checkpointing=bool(callbacks), callbacks=list(callbacks), **quiet,
+            enable_checkpointing=bool(callbacks), callbacks=list(callbacks), check_val_every_n_epoch=every, **quiet,
         )  # fmt: skip
 
     loader = torch.utils.data.DataLoader(torch.ones(2, 1))

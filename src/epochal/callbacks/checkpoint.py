@@ -134,11 +134,15 @@ class Checkpoint(Policy):
         )
 
     def on_train_start(self, run: "Run") -> None:
-        """Tell the run's checkpoints what this callback keeps."""
+        """Tell the run's checkpoints what this callback keeps, if the metric that ranks them is known by its name.
+
+        Some trainers' own names are known when they are measured: until this callback saves, all stays that it saved.
+        """
         super().on_train_start(run)
         self.validated = {}
         self.prepare(run)
-        run.checkpoint_store.keep(run.label(self), self.rule(run))
+        if self.metric is None or self.metric in run.metrics:
+            run.checkpoint_store.keep(run.label(self), self.rule(run))
 
     def rule(self, run: "Run") -> Keep:
         """Return what is kept of what this callback asked for."""
@@ -187,6 +191,7 @@ class Checkpoint(Policy):
         """
         if now.ended == "validation" and run.engine.batches_done:
             self.validated = now.settled
+            self.when.ask(now._replace(settled={}))  # that there was one, not yet what it measured
             return
         if now.ended == "epoch":
             now = now._replace(settled={**self.validated, **now.settled})
@@ -210,8 +215,7 @@ class Checkpoint(Policy):
 
     def act(self, run: "Run", now: "Moment") -> None:
         """Ask for a checkpoint of this moment."""
-        if self.keeping is not None:
-            run.checkpoint_store.keep(run.label(self), self.rule(run))
+        run.checkpoint_store.keep(run.label(self), self.rule(run))
         run.request_save(self.when.reason(now), patient=self.patient)
 
 

@@ -92,7 +92,9 @@ class ReduceLROnPlateau(Policy):
             raise ArgumentError(f"ReduceLROnPlateau: factor must be below 1, since it lowers the rate, not {factor!r}")
         self.factor = float(factor)
         self.min_lr = check_floors(min_lr)
-        self.eps = eps if eps is not None or self.row is None else self.row.eps
+        self.eps = self.row.eps if self.row and eps is None else eps
+        if self.eps is not None:
+            check_amount(self.eps, owner=OWNER, argument="eps", zero=True)
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.due.metric!r}, factor={self.factor:g}, patience={self.due.patience})"

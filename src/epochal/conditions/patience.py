@@ -18,6 +18,8 @@ OWNER = "EarlyStopping"
 class Judged(Track):
     """A track that remembers the newest value, where it was judged, whether it is the best, and why to stop.
 
+    ``validated`` is the epoch of the last validation; None: there was none.
+
     >>> Judged().why
     ''
     """
@@ -26,12 +28,13 @@ class Judged(Track):
     epoch: int | None = None
     renewed: bool = False
     why: str = ""
+    validated: int | None = None
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Patience(Condition):
-    """Hold from the check on at which a library's own early stopping would stop (internal).
+    """Hold at a check at which a library's own early stopping would stop (internal).
 
     >>> patience = Patience("val/loss", compat="keras", patience=2)
     >>> losses = [float("nan"), 0.5, 0.4, 0.3]
@@ -78,13 +81,22 @@ class Patience(Condition):
     def holds(self, now: Moment) -> bool:
         """Judge the check if there is one at this moment."""
         state, value = self.state, now.settled.get(self.metric)
-        if value is None and self.preset.stale and now.ended == "epoch" and state.epoch != now.epoch:
+        if now.ended == "validation":
+            state.validated = now.epoch
+        if value is None and self.preset.stale and self.looks_again(now):
             value = state.value
-        if value is not None:
-            state.value, state.epoch = float(value), now.epoch
-            if now.epoch >= self.start_from_epoch:
-                state.why = self.judge(state.value, now.epoch)
+        if value is None:
+            return False
+        state.value, state.epoch = float(value), now.epoch
+        if now.epoch < self.start_from_epoch:
+            return False
+        state.why = self.judge(state.value, now.epoch)
         return state.why != ""
+
+    def looks_again(self, now: Moment) -> bool:
+        """Say whether a library looks at an old value now: not in an epoch without a validation, if others have one."""
+        state = self.state
+        return now.ended == "epoch" and state.epoch != now.epoch and state.validated in (None, now.epoch)
 
     def judge(self, value: float, epoch: int) -> str:
         """Return why a library stops at this value, or nothing."""

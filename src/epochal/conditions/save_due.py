@@ -18,7 +18,8 @@ OWNER = "Checkpoint"
 class Chosen(Track):
     """A track that remembers the newest value, when it was measured and judged, how often was saved, and the top.
 
-    ``old_epochs`` were saved by a value from before, which is in ``old_values``.
+    ``validated`` is the epoch of the last validation, None before the first. ``old_epochs`` were saved by a value from
+    before, which is in ``old_values``.
 
     >>> Chosen().top
     []
@@ -27,6 +28,7 @@ class Chosen(Track):
     value: float | None = None
     measured: int | None = None
     judged: int | None = None
+    validated: int | None = None
     saves: int = 0
     top: list[float] = field(default_factory=list[float])
     old_epochs: list[float] = field(default_factory=list[float])
@@ -72,11 +74,15 @@ class SaveDue(Condition):
         """Decide at a check, where the library does that there, else at the epoch's end."""
         state, preset = self.state, self.preset
         value = None if self.metric is None else now.settled.get(self.metric)
+        if now.ended == "validation":
+            state.validated = now.epoch
         if value is not None:
             state.value, state.measured = float(value), now.epoch
         at_check = value is not None and preset.at_checks and (preset.ranked or self.best_only)
         if not at_check and (now.ended != "epoch" or state.judged == now.epoch):
             return False
+        if preset.stale and value is None and state.validated not in (None, now.epoch):
+            return False  # where only some epochs are validated, it decides in those
         state.judged = now.epoch
         fresh = preset.stale or state.measured == now.epoch
         due = self.chooses(state.value if fresh else None, now.epoch)

@@ -64,7 +64,7 @@ class Entry(ABC):
         try:
             return self.train(original, *args, **options)
         finally:
-            if self.run.folder is not None:
+            if self.run.folder is not None and self.run.folder.made:  # a fit that was refused is no training
                 self.seen.add(self.run.folder.path)
 
     @abstractmethod
@@ -84,8 +84,9 @@ class Entry(ABC):
 
     def resume_point(self) -> ResumePoint | None:
         """Return from where this training goes on; a path that was named counts for the first training only."""
-        resume = self.resume if not self.seen or self.resume is True else False
-        return find_resume_point(self.place.parent, self.place.name, resume, seen=self.seen)
+        if self.seen and self.resume is not True:  # in EPOCHAL_RESUME, too
+            return None
+        return find_resume_point(self.place.parent, self.place.name, self.resume, seen=self.seen)
 
     def put(self, callbacks: Sequence[Callback]) -> Run:
         """Stand there from now on; what is wrong with a callback is said before."""

@@ -63,6 +63,9 @@ def bind(
         raise AttachError(
             f"Keras runs on {backend} here, which is not supported; set KERAS_BACKEND to tensorflow or torch"
         )
+    for one in callbacks:
+        if isinstance(one, keras.callbacks.Callback):
+            raise AttachError(f"{type(one).__name__} is Keras' own: give it to fit(callbacks=[...]), not to attach")
     check_free(host, FitEntry.method, resume)
     place = Place(None if dir is None else os.fspath(dir), name)
     shown = backend == "torch"

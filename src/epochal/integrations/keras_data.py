@@ -68,6 +68,8 @@ class Data:
         """Return why the place may not be exact, or nothing."""
         if not self.repeats():
             return f"{self.kind}: TensorFlow shuffles without a seed; keras.utils.set_random_seed(...) gives it one"
+        if self.kind == "TFDataset" and draws(self.iterator.data_adapter._dataset):
+            return f"{self.kind}: random numbers that Keras' layers draw inside it, as in map(...), begin anew"
         if inside and on_tensorflow() and self.kind in ("PyDataset", "GeneratorData"):
             return f"{self.kind}: TensorFlow reads ahead, so random numbers drawn while it is read may differ"
         return "" if self.kind in KINDS else f"{self.kind or 'the data'}: Epochal does not know how this kind goes on"
@@ -164,6 +166,13 @@ class Data:
         while self.undo:
             self.undo.pop()()
         self.iterator = None
+
+
+def draws(dataset: Any) -> bool:
+    """Say whether layers of Keras draw random numbers in the functions of a tf.data.Dataset."""
+    functions, inputs = getattr(dataset, "_functions", list)(), getattr(dataset, "_inputs", list)()
+    variables = [one.name for function in functions for one in getattr(function.function, "variables", ())]
+    return any("seed_generator_state" in name for name in variables) or any(map(draws, inputs))
 
 
 def draw(source: Any, batches: int) -> None:

@@ -32,6 +32,6 @@ def moments_of(training: "Training") -> Any:
             training.epoch_end(logs or {})
 
         def on_train_end(self, logs: Any = None) -> None:
-            training.engine.train_end()
+            training.train_end()
 
     return Moments()

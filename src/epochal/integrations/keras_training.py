@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from epochal.checkpointing.saver import RunSaver
+from epochal.core.callback import Callback
+from epochal.core.errors import AttachError
 from epochal.core.events import BATCH_EVENTS
 from epochal.core.log import log
 from epochal.core.requests import StopRequest
@@ -14,7 +16,7 @@ from epochal.core.run import Run
 from epochal.integrations.entry import Place, begin, wrap
 from epochal.integrations.keras_means import aliases, compiled_names, is_number, under
 from epochal.integrations.keras_moments import moments_of
-from epochal.integrations.keras_rates import ModelRates
+from epochal.integrations.keras_rates import ModelRates, optimizers_of
 from epochal.integrations.keras_state import KerasState
 from epochal.integrations.keras_steps import Steps
 from epochal.integrations.pytorch_resume import reload_states, tell_resumed
@@ -76,7 +78,13 @@ class Training:
 
         moments = moments_of(self)
         if not isinstance(natives, keras.callbacks.CallbackList):
-            return [*(keras.tree.flatten(natives) if natives else ()), moments]
+            given = keras.tree.flatten(natives) if natives else []
+            for one in given:
+                if isinstance(one, Callback):
+                    raise AttachError(
+                        f"{one.name} is Epochal's: give it to attach(model, ...), not to fit(callbacks=...)"
+                    )
+            return [*given, moments]
         self.join_list(natives, moments)
         return natives
 
@@ -264,6 +272,15 @@ class Training:
         self.take_stop()
 
     # -- the end --------------------------------------------------------------------------------------------------
+
+    def train_end(self) -> None:
+        """Keras is through; an optimizer may have put averages in the weights' place: none goes on there."""
+        saver = self.engine.saver
+        if isinstance(saver, RunSaver) and any(
+            getattr(one, "use_ema", False) for one in optimizers_of(self.model).values()
+        ):
+            saver.resumes = "no"
+        self.engine.train_end()
 
     def log_added(self, logs: Mapping[str, Any]) -> None:
         """Log what native callbacks have added to the logs of an epoch."""

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from epochal.core.callback import Callback
-from epochal.core.errors import ArgumentError, CapabilityError
+from epochal.core.errors import ArgumentError, AttachError, CapabilityError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.integrations.lightning_native import is_search
 from epochal.integrations.lightning_training import Training
 from epochal.runs.folder import RunFolder
 
@@ -29,6 +30,10 @@ OWNS = {
     ),
 }
 CKPT_PATH = 4  # where fit() takes ckpt_path, if it is not named
+SPAWN = (
+    "this Trainer pickles itself for processes of its own (ddp_spawn), which no callback of ours can follow; use"
+    ' strategy="ddp"'
+)
 
 
 class FitEntry(Entry):
@@ -38,6 +43,8 @@ class FitEntry(Entry):
 
     def train(self, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Fit as ``Trainer.fit`` does, with its arguments."""
+        if is_search(self.host):
+            return original(*args, **options)
         point = self.resume_point()
         native = options.get("ckpt_path", args[CKPT_PATH] if len(args) > CKPT_PATH else None)
         if point is not None:
@@ -47,13 +54,13 @@ class FitEntry(Entry):
                     " Lightning: trainer.fit(..., ckpt_path=...)"
                 )
             if native is not None:
+                wish = "EPOCHAL_RESUME" if self.resume is False else f"resume={self.resume!r}"
                 raise ArgumentError(
-                    f"fit(ckpt_path={native!r}) and resume={self.resume!r}: one of them says from where it goes on;"
-                    " leave the other out"
+                    f"fit(ckpt_path={native!r}) and {wish}: one of them says from where it goes on; leave the other out"
                 )
             args, options = args[:CKPT_PATH], {**options, "ckpt_path": os.fspath(point.saved.path)}
         folder = RunFolder(self.place.parent, self.place.name) if point is None else point.folder
-        training = Training(self.run, self.host, point, native)
+        training = Training(self.run, self.host, point)
 
         def call() -> Any:
             try:
@@ -84,6 +91,8 @@ def bind(
 ) -> Run:
     """Attach callbacks to a Lightning Trainer; all that can be wrong is said before the trainer is touched."""
     check_free(host, FitEntry.method, resume)
+    if getattr(host.strategy.launcher, "_start_method", None) == "spawn":
+        raise AttachError(SPAWN)
     place = Place(None if dir is None else os.fspath(dir), name)
     folder = RunFolder(place.parent, place.name)
     run = Run(host="Lightning", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)

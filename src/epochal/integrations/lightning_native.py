@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from epochal.core.engine import Engine
+from epochal.core.log import log
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.entry import wrap
@@ -66,3 +67,22 @@ def let_go_of_sigterm(trainer: Any) -> None:
     alone = not getattr(environment, "auto_requeue", False)
     if before is not None and alone and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+def leave_out_searches(trainer: Any) -> list[Callable[[], None]]:
+    """Let a fit that goes on search for no rate and no batch size: it would forget its checkpoint over that.
+
+    Such callbacks are known by what only they have; what is returned lets them search again.
+    """
+    searches = [one for one in trainer.callbacks if hasattr(one, "_early_exit")]
+    for one in searches:
+        log().warning(
+            "resume: %s does not search again: the rate it found is in the checkpoint; set the batch size it found"
+            " yourself.", type(one).__name__,
+        )  # fmt: skip
+    return [wrap(one, "on_fit_start", silent) for one in searches]
+
+
+def is_search(trainer: Any) -> bool:
+    """Say whether a fit is only a search, of Lightning's ``Tuner``, and no training."""
+    return any(getattr(one, "_early_exit", False) for one in trainer.callbacks)

@@ -65,18 +65,20 @@ class TrainerState:
         return True
 
     def checkpoint(self, saved: "SavedCheckpoint") -> dict[str, Any]:
-        """Return what Lightning would have read from its own file; CheckpointError for another model's."""
+        """Return what Lightning would have read from its own file."""
         if not {"model", "optimizer", "scheduler", "trainer"} <= set(saved.parts):
             raise CheckpointError(f"{saved.path} is no checkpoint of a Lightning training; nothing was trained")
-        model, module = saved.load("model"), self.trainer.lightning_module
-        if module.strict_loading:
-            self.refuse(saved, describe_difference(model, module.state_dict()))
         return {
             **saved.load("trainer"),
-            "state_dict": model,
+            "state_dict": saved.load("model"),
             "optimizer_states": [without_class(one) for one in saved.load("optimizer")],
             "lr_schedulers": saved.load("scheduler"),
         }
+
+    def check_model(self, saved: "SavedCheckpoint", weights: Mapping[str, Any]) -> None:
+        """Raise CheckpointError where the weights are another model's."""
+        if self.trainer.lightning_module.strict_loading:
+            self.refuse(saved, describe_difference(weights, self.trainer.lightning_module.state_dict()))
 
     def put_gradients_back(self, saved: "SavedCheckpoint") -> None:
         """Let the gradients wait again that did."""

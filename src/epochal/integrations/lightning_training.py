@@ -1,6 +1,6 @@
 """One fit of Lightning: its trainer's moments become a run's, the run's requests its trainer's switches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,13 @@ from epochal.distributed.agree import highest
 from epochal.integrations.entry import begin, wrap
 from epochal.integrations.lightning_data import Feed
 from epochal.integrations.lightning_names import Names
-from epochal.integrations.lightning_native import let_go_of_sigterm, note_native_stop, switch_off_replaced
-from epochal.integrations.lightning_resume import Resumption
+from epochal.integrations.lightning_native import (
+    leave_out_searches,
+    let_go_of_sigterm,
+    note_native_stop,
+    switch_off_replaced,
+)
+from epochal.integrations.lightning_resume import Resumption, half_done
 from epochal.integrations.lightning_state import TrainerState
 from epochal.integrations.lightning_steps import StepHooks
 from epochal.integrations.lightning_values import Values
@@ -36,17 +41,20 @@ class Training:
     Methods are wrapped on the instances, and unwrapped at the end: where Lightning has no event, or one too early.
     """
 
-    def __init__(self, run: Run, trainer: Any, point: "ResumePoint | None", native: Any) -> None:
-        self.run, self.engine, self.trainer, self.point, self.native = run, run.engine, trainer, point, native
+    saver: RunSaver  # from ``begin`` on
+
+    def __init__(self, run: Run, trainer: Any, point: "ResumePoint | None") -> None:
+        self.run, self.engine, self.trainer, self.point = run, run.engine, trainer, point
         self.feed = Feed(trainer)
         self.values = Values(run.engine, trainer)
         self.state = TrainerState(trainer, self.feed, self.values)
         self.undo: list[Callable[[], None]] = []
         self.steps: list[StepHooks] = []
+        self.bridge: Any = None  # the Lightning callback
+        self.outputs: Any = None  # of the batch that is ending
         self.error: BaseException | None = None  # as Lightning saw it
         self.started = False
         self.resumption = None if point is None else Resumption(trainer, point, self.state, self.feed)
-        self.rates: Mapping[str, float] | None = None  # of the epoch's last step
         self.native_saved = False  # Lightning wrote a checkpoint of its own, which was not told yet
         self.val_batch = -1
 
@@ -57,44 +65,62 @@ class Training:
         engine, trainer = self.engine, self.trainer
         engine.rank, engine.world_size = trainer.global_rank, trainer.world_size
         engine.agree = highest if engine.world_size > 1 else None
-        saver = begin(self.run, folder, self.point, self.parts, resumes="epoch", trainer=trainer, model=model)
-        saver.optimizers = lambda: trainer.optimizers
-        saver.order = lambda: self.feed.position.order
-        engine.metrics.aliases = Names()
+        self.saver = begin(self.run, folder, self.point, self.parts, resumes="epoch", trainer=trainer, model=model)
+        self.saver.optimizers = lambda: trainer.optimizers
+        self.saver.order = lambda: self.feed.position.order
+        engine.metrics.aliases = Names(known=engine.metrics.entries)
         self.undo += switch_off_replaced(self.run, trainer)
         engine.fire("on_pretrain_routine_start")
         self.join()
-        loop = trainer.fit_loop
-        self.wrap(loop, "on_advance_start", self.beginning_epoch)
-        self.wrap(loop, "on_advance_end", self.ending_epoch)
-        self.wrap(loop, "_load_combined_loader_states", self.reading)
-        self.wrap(loop.epoch_loop, "on_run_start", self.reading_again)
-        self.wrap(loop.epoch_loop.val_loop, "reset", self.reading_validation)
-        self.wrap(trainer, "save_checkpoint", self.saving)
-        self.wrap(trainer.strategy, "training_step", self.showing_loss)
-        if engine.before_steps.wanted:
-            self.wrap(trainer.precision_plugin, "_after_closure", self.showing_gradients)
+        self.wrap_methods()
         if self.resumption is not None:
             self.wrap(trainer.strategy, "load_checkpoint", self.resumption.loading)
+            self.wrap(trainer.strategy, "load_model_state_dict", self.resumption.checking)
+            self.undo += leave_out_searches(trainer)
 
     def join(self) -> None:
         """Stand behind the user's own callbacks of this trainer."""
         kind = next(one for one in type(self.trainer).__mro__ if one.__module__.endswith("trainer.trainer"))
-        bridge = import_module(kind.__module__.removesuffix(".trainer.trainer")).Callback()
+        self.bridge = import_module(kind.__module__.removesuffix(".trainer.trainer")).Callback()
         for hook in HOOKS:
-            setattr(bridge, hook, getattr(self, hook))
-        self.trainer.callbacks.append(bridge)
-        self.undo.append(lambda: self.leave(bridge))
+            setattr(self.bridge, hook, getattr(self, hook))
+        self.trainer.callbacks.append(self.bridge)
+        self.undo.append(self.leave)
 
-    def leave(self, bridge: Any) -> None:
+    def leave(self) -> None:
         """Take our callback out."""
-        if bridge in self.trainer.callbacks:
-            self.trainer.callbacks.remove(bridge)
+        if self.bridge in self.trainer.callbacks:
+            self.trainer.callbacks.remove(self.bridge)
+
+    def wrap_methods(self) -> None:
+        """See what Lightning has no event for."""
+        trainer, loop = self.trainer, self.trainer.fit_loop
+        self.wrap(loop, "on_advance_start", self.beginning_epoch)
+        self.wrap(loop, "on_advance_end", self.ending_epoch)
+        for owner, name, make in self.feed.wrappers(self.goes_on_reading):
+            self.wrap(owner, name, make)
+        self.wrap(trainer._logger_connector, "on_batch_end", self.ending_batch)
+        self.wrap(trainer, "save_checkpoint", self.saving)
+        self.wrap(trainer.strategy, "training_step", self.showing_loss)
+        if self.engine.before_steps.wanted:
+            self.wrap(trainer.precision_plugin, "_after_closure", self.showing_gradients)
 
     def wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        """Put a wrapper in a method's place on one instance, until the end."""
+        """Put a wrapper in a method's place on one instance, until the end; it looks away while Lightning searches.
+
+        A search for a rate or a batch size trains with callbacks of its own in place of all others.
+        """
+
+        def unless_searching(original: Any) -> Any:
+            ours = make(original)
+
+            def method(*args: Any, **options: Any) -> Any:
+                return (ours if self.bridge in self.trainer.callbacks else original)(*args, **options)
+
+            return method
+
         if hasattr(owner, name):
-            self.undo.append(wrap(owner, name, make))
+            self.undo.append(wrap(owner, name, unless_searching))
 
     def close(self) -> None:
         """The trainer is as it was."""
@@ -102,6 +128,7 @@ class Training:
             steps.remove()
         while self.undo:
             self.undo.pop()()
+        self.feed.close()
 
     def parts(self) -> dict[str, Any]:
         """Return the trainer's state."""
@@ -116,7 +143,7 @@ class Training:
             if self.resumption is not None:
                 self.resumption.stand()
             original()
-            if not self.engine.in_epoch:
+            if self.resumption is not None and not self.engine.in_epoch:
                 self.start_epoch()
 
         return on_advance_start
@@ -130,43 +157,26 @@ class Training:
 
         return on_advance_end
 
-    def reading(self, original: Any) -> Any:
-        """See loaders before their first iterators are made."""
+    def goes_on_reading(self, fetcher: Any, original: Callable[[Any], None]) -> bool:
+        """Read the first epoch of a resumed training from where it stood; False: there is nothing to go on with."""
+        return self.resumption is not None and self.resumption.read(self.engine, fetcher, original)
 
-        def _load_combined_loader_states() -> None:
+    def ending_batch(self, original: Any) -> Any:
+        """A batch is over when the module's ``on_train_batch_end`` is, too: it may change weights or log."""
+
+        def on_batch_end() -> None:
             original()
-            self.feed.begins()
+            if self.engine.in_batch:
+                self.end_batch()
 
-        return _load_combined_loader_states
-
-    def reading_again(self, original: Any) -> Any:
-        """See loaders before the iterators of a further epoch are made."""
-
-        def on_run_start(fetcher: Any) -> None:
-            if self.resumption is not None and self.resumption.read(self.engine, fetcher, original):
-                return
-            if self.trainer.current_epoch > 0:
-                self.feed.begins()
-            original(fetcher)
-
-        return on_run_start
-
-    def reading_validation(self, original: Any) -> Any:
-        """See a validation's loaders before their iterators are made."""
-
-        def reset() -> None:
-            if not self.trainer.sanity_checking:
-                self.feed.validates()
-            original()
-
-        return reset
+        return on_batch_end
 
     def saving(self, original: Any) -> Any:
         """Tell of Lightning's own checkpoints once they are there and an event may come."""
 
         def save_checkpoint(*args: Any, **options: Any) -> Any:
             result = original(*args, **options)
-            self.native_saved = True
+            self.native_saved = self.started  # before, it is a search's, to go back to
             if not self.engine.scopes or self.engine.scopes[-1] in ("batches", "epoch"):
                 self.tell_saved()
             return result
@@ -200,6 +210,8 @@ class Training:
 
     def on_fit_start(self, trainer: Any, _module: Any) -> None:
         """The optimizers stand; a checkpoint of others is refused before it is loaded."""
+        if trainer.callbacks[-1] is not self.bridge:  # the module brought callbacks
+            trainer.callbacks = [*(one for one in trainer.callbacks if one is not self.bridge), self.bridge]
         if self.resumption is not None:
             self.resumption.check()
 
@@ -207,6 +219,7 @@ class Training:
         """Everything stands, and has the state that Lightning gave it; sanity checks are over."""
         engine = self.engine
         engine.model, engine.optimizer = module, trainer.optimizers[0] if trainer.optimizers else None
+        self.values.meet(module)
         self.steps = [
             StepHooks(engine, one, counts=not index, prefix=f"optimizer{index}/" if index else "")
             for index, one in enumerate(trainer.optimizers)
@@ -215,19 +228,21 @@ class Training:
         engine.rate_host = SeveralOptimizers(self.steps) if self.steps else None
         if engine.rates.active:
             engine.take_over_rates()
-        if self.point is None and self.native is not None:
-            engine.step = trainer.global_step
         let_go_of_sigterm(trainer)
         self.start()
 
     def start(self) -> None:
         """The training begins."""
+        engine, trainer = self.engine, self.trainer
         self.started = True
-        self.engine.fire("on_pretrain_routine_end")
-        if self.point is not None or self.native is not None:
-            self.engine.fire("on_resume")
-        epochs = self.trainer.max_epochs
-        self.engine.train_start(epochs if epochs is not None and epochs >= 0 else None, self.num_batches())
+        engine.fire("on_pretrain_routine_end")
+        natively = self.point is None and bool(trainer.ckpt_path and trainer.global_step)
+        if natively:
+            engine.step = trainer.global_step
+        if self.point is not None or natively:
+            engine.fire("on_resume")
+        epochs = trainer.max_epochs
+        engine.train_start(epochs if epochs is not None and epochs >= 0 else None, self.num_batches())
 
     def num_batches(self) -> int | None:
         """Return the number of batches of an epoch, if it is known."""
@@ -239,26 +254,16 @@ class Training:
         self.start_epoch()
 
     def on_train_batch_start(self, _trainer: Any, _module: Any, batch: Any, batch_idx: int) -> None:
-        """A batch begins."""
+        """A batch begins; Lightning begins no epoch where it goes on inside one."""
+        if not self.engine.in_epoch:
+            self.start_epoch()
         self.close_batch()
         self.values.begin_batch()
-        if self.trainer.fit_loop.epoch_loop._num_ready_batches_reached():
-            self.rates = dict(self.run.lr)
         self.engine.batch_start(batch_idx, batch)
 
-    def on_train_batch_end(self, trainer: Any, _module: Any, outputs: Any, _batch: Any, _batch_idx: int) -> None:
-        """A batch ends; a stop is taken here unless its accumulation group goes on."""
-        engine, loop = self.engine, trainer.fit_loop.epoch_loop
-        if not engine.in_batch:  # it was None
-            return
-        engine.groups.held = loop._should_accumulate()
-        self.values.end_batch()
-        self.note_resumable(loop)
-        if self.values.loss is not None and isinstance(outputs, dict) and "loss" in outputs:
-            outputs = {**outputs, "loss": self.values.loss}
-        engine.batch_end(outputs)
-        self.tell_saved()
-        self.take_stop()
+    def on_train_batch_end(self, _trainer: Any, _module: Any, outputs: Any, _batch: Any, _batch_idx: int) -> None:
+        """A batch is about to end."""
+        self.outputs = outputs
 
     def on_train_epoch_end(self, _trainer: Any, _module: Any) -> None:
         """Lightning's epoch ends, behind its validation; without one behind the batches ours does too."""
@@ -268,16 +273,14 @@ class Training:
         """A validation begins: the last batch before it may have been the epoch's last."""
         if trainer.sanity_checking:
             return
+        loop = trainer.fit_loop.epoch_loop
         self.close_batch()
-        if self.engine.in_epoch and trainer.fit_loop.epoch_loop.done:
+        if loop.done:
             self.end_batches()
-        saver = self.engine.saver
-        if isinstance(saver, RunSaver):
-            saver.resumes = "epoch"
+        self.saver.resumes = "epoch"
         self.values.begin_validation()
         self.val_batch = -1
-        batches = sum(trainer.num_val_batches)
-        self.engine.val_start(int(batches) if batches != float("inf") else None)
+        self.engine.val_start(loop.val_loop._data_fetcher.length)
 
     def on_validation_batch_start(self, trainer: Any, _module: Any, batch: Any, _index: int, _loader: int = 0) -> None:
         """A batch of a validation begins; those of several loaders are counted through."""
@@ -316,20 +319,36 @@ class Training:
     def start_epoch(self) -> None:
         """An epoch begins, or goes on."""
         self.values.begin_epoch()
-        self.rates = None
+        for steps in self.steps:
+            steps.used = []
         self.engine.epoch_start(self.trainer.current_epoch, self.num_batches())
         if self.resumption is not None:
             self.resumption.enter(self.run.roster)
 
+    def end_batch(self) -> None:
+        """The batch is over; a stop is taken here unless its accumulation group goes on."""
+        outputs, self.outputs = self.outputs, None
+        self.engine.groups.held = self.trainer.fit_loop.epoch_loop._should_accumulate()
+        self.values.end_batch()
+        self.saver.resumes = "epoch" if half_done(self.trainer, self.feed, self.values) else "batch"
+        if self.values.loss is not None and isinstance(outputs, dict) and "loss" in outputs:
+            outputs = {**outputs, "loss": self.values.loss}
+        self.engine.batch_end(outputs)
+        self.tell_saved()
+        self.take_stop()
+
     def close_batch(self) -> None:
         """End a batch that Lightning left open: its module skipped the rest of the epoch."""
         if self.engine.in_batch:
+            self.saver.resumes = "epoch"
             self.engine.batch_end()
 
     def end_batches(self) -> None:
         """The batches of the epoch are done: what the module logged for the epoch as a whole is known."""
         self.close_batch()
-        if not self.engine.batches_done:
+        if self.engine.in_epoch and not self.engine.batches_done:
+            loop = self.trainer.fit_loop.epoch_loop
+            self.engine.epoch_cut = loop.done and not loop._num_ready_batches_reached()  # by a stop, whoever asked
             self.values.end_batches()
             self.engine.train_epoch_end()
 
@@ -337,7 +356,8 @@ class Training:
         """The epoch is over."""
         if not self.engine.in_epoch:
             return
-        self.values.end_epoch(self.run.lr if self.rates is None else self.rates)
+        used = {name: rate for steps in self.steps for name, rate in steps.last().items()}
+        self.values.end_epoch({**self.run.lr, **used})
         note_native_stop(self.engine, self.trainer)
         self.engine.epoch_end()
         self.tell_saved()
@@ -350,21 +370,6 @@ class Training:
         """Hand a stop that was asked for to the trainer, which obeys once ``min_epochs`` and ``min_steps`` are met."""
         if self.engine.stop_now():
             self.trainer.should_stop = True
-            loop = self.trainer.fit_loop.epoch_loop
-            self.engine.epoch_cut = loop.done and not loop._num_ready_batches_reached()
-
-    def note_resumable(self, loop: Any) -> None:
-        """Say whether a training can go on from this batch's end: where nothing of Lightning's is half done."""
-        saver = self.engine.saver
-        if isinstance(saver, RunSaver):
-            half = loop._num_ready_batches_reached() or self.engine.world_size > 1
-            half = (
-                half
-                or not self.feed.single
-                or not self.values.can_go_on
-                or loop._should_check_val_fx(self.trainer.fit_loop._data_fetcher)
-            )
-            saver.resumes = "epoch" if half else "batch"
 
     def tell_saved(self) -> None:
         """Tell of Lightning's own checkpoint."""

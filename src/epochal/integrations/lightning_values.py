@@ -16,6 +16,7 @@ class Values:
         self.before_validation: Mapping[str, Any] = {}
         self.seen: dict[str, Any] = {}  # the newest batch values
         self.sums: dict[str, Any] = {}  # what a checkpoint inside an epoch knows of its batches
+        self.meters: list[Any] = []  # the module's torchmetrics.Metric objects
         self.loss: Any = None
         self.logged = False  # the loss of this batch
 
@@ -24,10 +25,18 @@ class Values:
         """What the module logged in this epoch's training."""
         return self.trainer.fit_loop.epoch_loop._results
 
+    def meet(self, module: Any) -> None:
+        """Know a module's ``torchmetrics.Metric`` objects, by what only they have."""
+        self.meters = [one for one in module.modules() if hasattr(one, "_update_count")]
+
     @property
     def can_go_on(self) -> bool:
-        """Whether all that is summed up for the epoch can be saved: a torchmetrics.Metric keeps its sums to itself."""
-        return all(metric.is_tensor or not metric.meta.on_epoch for metric in self.results.values())
+        """Whether all that is summed up for the epoch can be saved: a torchmetrics.Metric keeps its sums to itself.
+
+        Of those that are logged batch by batch only, nobody wants the sums.
+        """
+        of_batches = {id(one.value) for one in self.results.values() if not (one.is_tensor or one.meta.on_epoch)}
+        return not any(one._update_count and id(one) not in of_batches for one in self.meters)
 
     def state_dict(self, *, inside: bool) -> dict[str, Any]:
         """Return the trainer's metrics, and ``inside`` an epoch what was summed up in it."""
@@ -71,8 +80,13 @@ class Values:
             self.engine.log(values)
 
     def end_batches(self) -> None:
-        """Log what the module logged for the epoch as a whole: it is known as soon as the batches are done."""
-        self.log_new(of_epoch(self.results))
+        """Log what the module logged for the epoch as a whole: it is known as soon as the batches are done.
+
+        In an epoch that was gone on with, it may not have logged again what it did before, at the epoch's start say.
+        """
+        left, self.sums = self.sums, {}
+        before = {key.partition(".")[2]: of_sums(one) for key, one in left.items()}
+        self.log_new({**before, **of_epoch(self.results)})
 
     def begin_validation(self) -> None:
         """A validation begins."""
@@ -97,6 +111,16 @@ class Values:
 def sums(metric: Any) -> list[Any]:
     """Return what a metric of Lightning's has summed up: the sum, and of how many samples if it is for a mean."""
     return [metric.value, getattr(metric, "cumulated_batch_size", None)]
+
+
+def of_sums(before: list[Any]) -> Any:
+    """Return what a metric comes to that is not logged any more.
+
+    >>> of_sums([6.0, 3]), of_sums([6.0, None])
+    (2.0, 6.0)
+    """
+    value, samples = before
+    return value if samples is None else value / samples
 
 
 def add(metric: Any, before: list[Any]) -> None:

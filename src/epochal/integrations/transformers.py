@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from epochal.core.callback import Callback
+from epochal.core.errors import CapabilityError
 from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.log import log
@@ -30,7 +31,7 @@ OWNS = {
     ),
     "rollback": "Transformers' Trainer cannot go back inside a training; stop, and go on with attach(..., resume=path)",
 }
-ARGUMENTS = ("resume_from_checkpoint", "trial", "ignore_keys_for_eval")  # of train(), in their order
+RESUME = "resume_from_checkpoint"  # the first argument of train()
 
 
 class TrainEntry(Entry):
@@ -40,30 +41,45 @@ class TrainEntry(Entry):
 
     def train(self, original: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Train as ``Trainer.train`` does, with its arguments."""
-        said = {**dict(zip(ARGUMENTS, args, strict=False)), **options}
-        point = None if self.resumes_itself(said) else self.resume_point()
+        own = options.get(RESUME, args[0] if args else None)
+        point = None if self.resumes_itself(own) else self.resume_point()
         if point is not None:
+            check_processes(self.host.args.world_size)
             check(point.saved, self.host)
-        return self.watched(partial(self.seen_training, original, said, point))
+        return self.watched(partial(self.seen_training, original, point, args, options))
 
-    def seen_training(self, original: Callable[..., Any], said: Mapping[str, Any], point: ResumePoint | None) -> Any:
+    def seen_training(
+        self, original: Callable[..., Any], point: ResumePoint | None, args: Sequence[Any], options: Mapping[str, Any]
+    ) -> Any:
         """Train, seen by the run."""
         folder = RunFolder(self.place.parent, self.place.name) if point is None else point.folder
         training = Training(self.run, self.host, point)
         try:
-            return original(**{**said, **training.begin(folder)})
+            path = training.begin(folder)
+            if path is not None:
+                args, options = args[1:], {name: one for name, one in options.items() if name != RESUME}
+                return original(path, *args, **options) if args else original(**{RESUME: path}, **options)
+            return original(*args, **options)
         finally:
             training.remove()
 
-    def resumes_itself(self, said: Mapping[str, Any]) -> bool:
+    def resumes_itself(self, own: Any) -> bool:
         """Say whether ``train()`` was told to resume from Transformers' own checkpoint; that wins, and is said."""
-        own = said.get("resume_from_checkpoint")
         if own and (self.resume is not False or os.environ.get(VARIABLE)):
             log().warning(
                 "resume: train(resume_from_checkpoint=%r) goes on from Transformers' own checkpoint; this run begins"
                 " anew there. Leave it out to go on exactly, from the run's.", own,
             )  # fmt: skip
         return bool(own)
+
+
+def check_processes(count: int) -> None:
+    """Raise CapabilityError where a training of several processes would go on: each has files of its own."""
+    if count > 1:
+        raise CapabilityError(
+            f"resume: a training in {count} processes cannot be gone on with exactly; resume by Transformers:"
+            " trainer.train(resume_from_checkpoint=...)"
+        )
 
 
 def bind(

@@ -4,22 +4,26 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from epochal.checkpointing.capture import random_state, restore_random_state
+from epochal.checkpointing.saver import Resumes
 from epochal.data.opening import doubt_of, open_at
-from epochal.data.order import order_differences, order_of, order_text
+from epochal.data.order import kind_of, order_differences, order_of, order_text
 from epochal.data.sources import Sources
+from epochal.integrations.entry import wrap
 
 
 class ReadData:
     """The training's data as its trainer reads them: group by group of batches, one batch fetched ahead.
 
     What a data set draws from the random generators is drawn when a batch is fetched: ``ahead`` is the random state
-    before the newest fetch, so that the batch fetched ahead is the same when it is fetched again.
+    before the newest fetch, so that the batch fetched ahead is the same when it is fetched again. A loader that was
+    made without accelerate fetches nothing ahead, and draws already when its iterator is made.
     """
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.loader = trainer.callback_handler.train_dataloader
-        self.inner = getattr(self.loader, "base_dataloader", self.loader)  # accelerate's has torch's inside
+        self.fetches_ahead = hasattr(self.loader, "base_dataloader")  # accelerate's, which has torch's inside
+        self.inner = getattr(self.loader, "base_dataloader", self.loader)
         self.sources = Sources(self.inner)
         self.iterator: Iterator[Any] = iter(())
         self.taken = 0
@@ -28,7 +32,7 @@ class ReadData:
         self.starts: dict[str, Any] = {}  # the generators inside the loader, then
         self.ahead: tuple[dict[str, Any], dict[str, Any]] | None = None
         self.saved: Mapping[str, Any] | None = None  # the place to come to in the epoch that begins
-        self.later: dict[str, Any] | None = None  # the random state there
+        self.later: tuple[dict[str, Any], dict[str, Any]] | None = None  # the random state there, and the generators'
         self.report: list[str] = []  # how it was come to
         self.doubts: list[str] = []  # and what of it may not be exact
 
@@ -37,11 +41,30 @@ class ReadData:
         """The fingerprint of the order in which the data comes."""
         return order_text(order_of(self.inner))
 
+    @property
+    def resumes(self) -> Resumes:
+        """From where a training goes on: Transformers passes batches by in torch's loaders only."""
+        return "batch" if kind_of(self.inner) == "torch" else "epoch"
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, done: int, *, closed: bool = False) -> None:
         """An epoch begins, or goes on behind so many batches; ``closed``: it gives none."""
         self.taken, self.begins, self.closed = done, True, closed
+
+    def join(self) -> Callable[[], None]:
+        """See the trainer read; what is returned ends that, and lets go of the loader's workers."""
+        unwrap = wrap(self.trainer, "get_batch_samples", self.showing)
+
+        def leave() -> None:
+            unwrap()
+            self.iterator = iter(())
+
+        return leave
+
+    def note_random(self) -> None:
+        """Note the random state under which the epoch's iterator is made."""
+        self.random, self.starts = random_state(), self.sources.states()
 
     def showing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return the trainer's ``get_batch_samples``, seen: it reads the batches of one optimizer step."""
@@ -60,12 +83,12 @@ class ReadData:
         saved, self.saved = self.saved, None
         if saved is not None:
             self.go_on(saved)
-        else:
-            self.random, self.starts = random_state(), self.sources.states()
+        elif self.fetches_ahead:  # such an iterator draws nothing before its first batch
+            self.note_random()
 
     def noted(self, count: int, *, first: bool) -> Iterator[Any]:
         """Yield the next batches; a first group is fetched in one go, nothing is drawn in between."""
-        watched = not first and not self.inner.num_workers
+        watched = self.fetches_ahead and not first and not self.inner.num_workers
         for number in range(0 if self.closed else count):
             if watched and number == count - 1:
                 self.ahead = random_state(), self.sources.states()
@@ -97,7 +120,7 @@ class ReadData:
         if state["sources"]["live_workers"] and not inside:
             self.sources.start_workers()
         self.sources.load_state_dict(state["sources"], within=inside)
-        self.later = random
+        self.later = random, self.sources.states()
         differs = order_differences(state["order"], order_of(self.inner))
         if differs:
             self.doubts.append(f"the data comes in another order ({'; '.join(differs)})")
@@ -107,22 +130,24 @@ class ReadData:
             self.saved = state["place"]
         if state["order"].get("workers") != order_of(self.inner).get("workers"):
             self.doubts.append("dataloader_num_workers has changed: exact if the data set draws no random numbers")
+        if kind_of(self.inner) == "stateful":
+            self.doubts.append("torchdata's StatefulDataLoader begins its epochs in an order of its own")
         if doubt := doubt_of(self.inner):
             self.doubts.append(doubt)
 
     def restore_random(self) -> None:
         """Set the random generators to where they were when the checkpoint was taken, if an epoch begins there."""
         if self.later is not None and self.saved is None:
-            restore_random_state(self.later)
+            restore_random_state(self.later[0])
             self.later = None
 
     def go_on(self, saved: Mapping[str, Any]) -> None:
         """Come to where the data were read to: under the random state of then, and behind it that of later."""
-        later, states = self.later or random_state(), self.sources.states()
+        later, states = self.later or (random_state(), self.sources.states())
         self.taken, self.random, self.starts = saved["taken"], saved["random"], saved["starts"]
         restore_random_state(self.random)
         self.sources.set(self.starts)
-        by_fetching = saved["ahead"] is None and not self.inner.num_workers
+        by_fetching = self.fetches_ahead and saved["ahead"] is None and not self.inner.num_workers
         opening = open_at(self.inner, 0 if by_fetching else self.taken)
         batches = (batch for _, batch in opening.batches)
         if by_fetching:
@@ -132,11 +157,11 @@ class ReadData:
             random, generators = saved["ahead"]
             restore_random_state(random)
             self.sources.set(generators)
-        coming = list(next_of(batches))
+        coming = list(next_of(batches)) if self.fetches_ahead else []
         restore_random_state(later)
         self.sources.set(states)
         self.later = None
-        self.iterator = self.placed(coming, batches)
+        self.iterator = self.placed(coming, batches) if self.fetches_ahead else batches
         self.report.append(f"batch {self.taken} of {self.order}, come to {opening.how}")
 
     def placed(self, coming: list[Any], batches: Iterator[Any]) -> Iterator[Any]:

@@ -34,7 +34,8 @@ def aliases(natives: Iterable[str]) -> dict[str, str]:
 
 def expected(args: Any, eval_dataset: Any) -> list[str]:
     """Return the names of metrics that are known before anything was measured."""
-    names = ["eval_loss", *(f"eval_{name}_loss" for name in eval_dataset if isinstance(eval_dataset, Mapping))]
+    named = eval_dataset if isinstance(eval_dataset, Mapping) else ()  # any other is not to be read here
+    names = ["eval_loss", *(f"eval_{name}_loss" for name in named)]
     objective = objective_of(args)
     return names if objective is None else [*names, objective]
 

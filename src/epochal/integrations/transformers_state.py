@@ -10,6 +10,7 @@ from typing import Any
 from epochal.checkpointing.capture import random_state, state_of
 from epochal.checkpointing.difference import describe_difference
 from epochal.core.errors import CheckpointError
+from epochal.data.order import order_differences, order_of
 from epochal.integrations.torch_optimizer import inner_optimizer
 
 FOLDER = ".resume"  # in a run's folder, while the trainer reads it
@@ -116,11 +117,27 @@ def different(saved: Any, found: str) -> CheckpointError:
     )
 
 
+def check_place(saved: Any, trainer: Any, loader: Any, epoch: int, steps_per_epoch: int) -> None:
+    """Raise CheckpointError where the trainer, which counts optimizer steps, would go on in another place."""
+    data, step = saved.load("data"), trainer.state.global_step
+    place, group = data["place"], trainer.args.gradient_accumulation_steps
+    there = epoch, 0 if place is None else place["taken"]
+    here = step // steps_per_epoch, step % steps_per_epoch * group
+    if here != there and not (trainer.args.ignore_data_skip and here[0] == epoch):
+        found = [
+            f"step {step} was behind batch {there[1]} of epoch {there[0]}, and would be behind batch {here[1]} of epoch"
+            f" {here[0]}: Transformers counts the steps, with gradient_accumulation_steps={group}",
+            *order_differences(data["order"], order_of(loader)),
+        ]
+        raise different(saved, "\n".join(found))
+
+
 def put_back(saved: Any, trainer: Any) -> None:
     """Give the trainer what its own resume forgets: what it has summed up, and the states of its callbacks."""
     known = saved.load("trainer")
+    last = "_globalstep_last_logged"
     for name, value in known["sums"].items():
-        if hasattr(trainer, name):
+        if hasattr(trainer, name) and (name != last or known["tr_loss"] is not None):  # what came behind it is lost
             setattr(trainer, name, value)
     if known["tr_loss"] is not None and hasattr(trainer, "_tr_loss"):
         trainer._tr_loss.copy_(known["tr_loss"])

@@ -1,28 +1,33 @@
 """One training of a Transformers Trainer: its moments become a run's, the run's requests its trainer's switches."""
 
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from functools import partial
 from pathlib import Path
 from sys import maxsize
 from typing import TYPE_CHECKING, Any
 
-from epochal.core.moment import Moment
-from epochal.core.requests import StopRequest
+from epochal.core.errors import CheckpointError
 from epochal.core.run import Run
-from epochal.core.saving import save
 from epochal.data.order import length_of
 from epochal.distributed.agree import highest
 from epochal.integrations.entry import begin, wrap
 from epochal.integrations.pytorch_resume import reload_states, tell_resumed
 from epochal.integrations.torch_optimizer import OptimizerHooks, inner_optimizer
 from epochal.integrations.torch_outputs import OutputsHook
+from epochal.integrations.transformers_asked import Asked
 from epochal.integrations.transformers_data import ReadData
 from epochal.integrations.transformers_names import expected
-from epochal.integrations.transformers_native import before, behind, reason_of_stop, switch_off_replaced
-from epochal.integrations.transformers_state import FOLDER, check_optimizer, parts, put_back, write_folder
+from epochal.integrations.transformers_native import before, behind, switch_off_replaced
+from epochal.integrations.transformers_state import (
+    FOLDER,
+    check_optimizer,
+    check_place,
+    parts,
+    put_back,
+    write_folder,
+)
 from epochal.integrations.transformers_validation import Validations
 from epochal.runs.folder import RunFolder
 
@@ -47,15 +52,16 @@ class Training:
         self.folder: Path | None = None  # what the trainer resumes from
         self.hooks: OptimizerHooks | None = None
         self.outputs: OutputsHook | None = None
-        self.validations = Validations(self.engine, trainer, self.end_open_batch, self.note_native_stop)
+        self.asked = Asked(run, trainer)
+        self.validations = Validations(self.engine, trainer, self.end_before_validation, self.asked.note_native_stop)
         self.batch = -1
-        self.at_epoch_end = self.begun = False
+        self.at_last_step = self.at_epoch_end = self.begun = False
         self.told = point is None  # from where it goes on
 
     # -- setting up -----------------------------------------------------------------------------------------------
 
-    def begin(self, folder: RunFolder) -> dict[str, Any]:
-        """``train()`` was called: callbacks get their state; return the arguments with which the trainer goes on."""
+    def begin(self, folder: RunFolder) -> str | None:
+        """``train()`` was called: callbacks get their state; return the folder from which the trainer goes on."""
         run, engine, trainer = self.run, self.engine, self.trainer
         engine.rank, engine.world_size = trainer.args.process_index, trainer.args.world_size
         engine.agree = highest if engine.world_size > 1 else None
@@ -68,9 +74,9 @@ class Training:
         self.join()
         engine.fire("on_pretrain_routine_start")
         if self.point is None:
-            return {}
+            return None
         self.folder = folder.path / FOLDER
-        return {"resume_from_checkpoint": str(write_folder(self.point.saved, self.folder))}
+        return str(write_folder(self.point.saved, self.folder))
 
     def join(self) -> None:
         """Stand around the trainer's methods, and before or behind what its callbacks hear."""
@@ -84,6 +90,7 @@ class Training:
         ):
             self.undo.append(wrap(trainer, name, make))
         self.undo.append(wrap(handler, "on_epoch_begin", before(self.start_epoch)))
+        self.undo.append(wrap(handler, "on_epoch_begin", behind(self.on_epoch_begin)))
         self.undo.append(wrap(handler, "on_epoch_end", before(self.on_epoch_end)))
         for name in ("on_train_begin", "on_substep_end", "on_log", "on_save", "on_train_end"):
             self.undo.append(wrap(handler, name, behind(getattr(self, name))))
@@ -123,21 +130,27 @@ class Training:
     def on_train_begin(self, _args: Any, state: Any, control: Any, **_options: Any) -> None:
         """Model, data and optimizer stand, and the trainer has loaded what it resumes from."""
         engine = self.engine
+        planned = None if state.num_train_epochs == maxsize else state.num_train_epochs
         if engine.in_training:
             self.begin_again()
-        self.set_up()
-        if engine.in_training:
+            self.set_up()
+            engine.num_epochs = planned
             return
+        self.set_up()
         engine.fire("on_pretrain_routine_end")
         if self.point is not None or state.global_step:
             engine.fire("on_resume")
-        planned = state.num_train_epochs
-        engine.train_start(None if planned == maxsize else planned, self.batches)
-        self.take_stop(control)
+        engine.train_start(planned, self.batches)
+        self.asked.take_stop(control)
 
     def begin_again(self) -> None:
         """The trainer had no memory left and begins anew with smaller batches (``auto_find_batch_size``)."""
-        engine = self.engine
+        engine, self.begun = self.engine, False
+        if self.point is not None:
+            raise CheckpointError(
+                f"{self.point.saved.path}: no memory was left for batches of the size it was saved with, and with"
+                " others Transformers does not find its place in the data. Free memory, or start without resume="
+            )
         if engine.in_epoch:
             engine.abort_epoch()
             engine.groups.give_up()
@@ -149,22 +162,24 @@ class Training:
         engine, trainer = self.engine, self.trainer
         self.data = ReadData(trainer)
         self.unread()
-        self.unread = wrap(trainer, "get_batch_samples", self.data.showing)
+        self.unread = self.data.join()
         self.batches = length_of(self.data.loader)
         self.group = trainer.args.gradient_accumulation_steps
         engine.model, engine.optimizer = trainer.model, inner_optimizer(trainer.optimizer)
         if self.hooks is not None:
             self.hooks.remove()
         engine.rate_host = self.hooks = OptimizerHooks(engine, engine.optimizer)
-        if engine.rates.active:
+        engine.rates_taken = False  # those of an attempt before were
+        if engine.rates.active or engine.requests.rates:
             engine.take_over_rates()
         wanted = any("outputs" in one.requires for one in self.run.roster.callbacks.values())
         if self.outputs is None and (wanted or not trainer.args.torch_compile):  # a compiled model stays in one piece
             self.outputs = OutputsHook(engine, trainer.model)
         sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-        self.saver.resumes = "no" if self.batches is None or sharded else "batch"
+        self.saver.resumes = "no" if self.batches is None or sharded else self.data.resumes
         if self.point is not None:
             saved = self.point.saved
+            check_place(saved, trainer, self.data.inner, engine.next_epoch, self.steps_per_epoch)
             put_back(saved, trainer)
             self.data.load_state_dict(saved.load("data"), saved.load("rng"))
             self.remove_folder()
@@ -196,6 +211,10 @@ class Training:
         engine.epoch_start(engine.next_epoch, self.batches)
         if self.point is not None and goes_on:
             reload_states(self.run.roster, self.point.saved.load("callbacks"))
+
+    def on_epoch_begin(self, *_args: Any, **_options: Any) -> None:
+        """All have heard of the epoch's begin: what comes is its iterator."""
+        self.data.note_random()
 
     def on_epoch_end(self) -> None:
         """All batches are done, and the trainer's callbacks have not heard of it; a validation may come."""
@@ -235,13 +254,13 @@ class Training:
         if not engine.in_epoch:  # it has not begun
             control.should_log = control.should_evaluate = control.should_save = False
             return
-        self.note_native_stop()
+        self.asked.note_native_stop()
         act()
-        self.note_native_stop()
+        self.asked.note_native_stop()
         if engine.epoch_cut and not self.trainer.control.should_training_stop:
             self.saver.resumes = "no"  # the trainer counts epochs by their steps, and one was cut short
         engine.epoch_end()
-        self.take_stop(self.trainer.control)
+        self.asked.take_stop(self.trainer.control)
 
     # -- batches --------------------------------------------------------------------------------------------------
 
@@ -269,76 +288,53 @@ class Training:
 
     def on_substep_end(self, *_args: Any, **_options: Any) -> None:
         """A batch is done whose gradients wait for more: stops, saves and signals wait with them."""
-        if self.engine.in_batch:
-            self.engine.groups.held = self.engine.saves_wait = True
-            with self.signals_wait():
-                self.end_batch()
-            self.engine.saves_wait = False
+        self.engine.groups.held = self.engine.saves_wait = True
+        with self.asked.signals_wait():
+            self.end_batch()
+        self.engine.saves_wait = False
 
     def end_step(self, act: Callable[[], None]) -> None:
-        """A step is done; a validation or a save of the trainer's own comes behind its batch, and then our saves."""
-        engine, control = self.engine, self.trainer.control
+        """A step is done: what the trainer logs is its batch's; behind that come its validation, its save, ours."""
+        engine = self.engine
         engine.groups.held = False
-        self.note_native_stop()
-        if self.is_last():
-            engine.saves_wait = True
-            with self.signals_wait():
+        self.asked.note_native_stop()
+        last = self.at_last_step = self.is_last()
+        engine.saves_wait = last or not engine.in_batch
+        act()
+        if last:
+            with self.asked.signals_wait():  # the epoch's end is near
                 self.end_batch()
-            if control.should_evaluate:
-                self.end_batches()
-            act()
-        elif control.should_evaluate or control.should_save or not engine.in_batch:
-            engine.saves_wait = True
-            self.end_batch()
-            act()
-            engine.saves_wait = False
         else:
-            act()
             self.end_batch()
-        self.note_native_stop()
+            engine.saves_wait = False
+        self.at_last_step = False
+        self.asked.note_native_stop()
         if engine.stop_now():
-            self.cut()
-        self.take_saves()
+            self.asked.cut(last=last)
+        self.asked.take_what_waited()
 
     def is_last(self) -> bool:
         """Say whether this is the epoch's last batch, as the trainer plans it."""
         state = self.trainer.state
         return state.global_step >= state.max_steps or (self.batches is not None and self.batch + 1 >= self.batches)
 
+    def end_before_validation(self) -> None:
+        """Somebody evaluates: a batch ends before that, and with the epoch's last step its batches."""
+        self.end_open_batch()
+        if self.at_last_step:
+            self.end_batches()
+
     def end_open_batch(self) -> None:
-        """Somebody evaluates inside a batch: it ends before that; saves wait, for its step may not be done."""
+        """A batch ends before its time; saves and signals wait, for more comes that belongs to its step."""
         if self.engine.in_batch:
             self.engine.saves_wait = True
-            self.end_batch()
+            with self.asked.signals_wait():
+                self.end_batch()
 
     def end_batch(self) -> None:
         """The batch ends, if it has not."""
         if self.engine.in_batch:
             self.engine.batch_end(self.engine.outputs)
-
-    def cut(self) -> None:
-        """Cut the epoch off after this batch; a run that keeps checkpoints keeps one from which it can go on here."""
-        self.trainer.control.should_training_stop = True
-        if not self.is_last() and self.saver.captured_at != self.engine.batches:
-            request = self.saver.last_request(f"stopped: {self.run.stop_reason}")
-            if request is not None:
-                self.engine.requests.add_save(request)
-
-    @contextmanager
-    def signals_wait(self) -> Generator[None, None, None]:
-        """Let signals wait for a moment from which the training can go on."""
-        requests = self.engine.requests
-        held, requests.signals = requests.signals, []
-        yield
-        requests.signals[:0] = held
-        requests.waiting = requests.waiting or bool(held)
-
-    def take_saves(self) -> None:
-        """Take the saves that waited for the trainer's own doings at the end of a step."""
-        engine = self.engine
-        ready = not (engine.batches_done or engine.saves_wait) and engine.world_size == 1
-        if engine.requests.saves and ready:
-            save(engine, Moment("batch", engine.epoch, engine.batch, engine.step))
 
     # -- the rest -------------------------------------------------------------------------------------------------
 
@@ -349,8 +345,8 @@ class Training:
 
     def on_save(self, *_args: Any, **_options: Any) -> None:
         """The trainer has written a checkpoint of its own."""
-        if not self.engine.in_batch:
-            self.engine.fire("on_model_save")
+        self.end_open_batch()
+        self.engine.fire("on_model_save")
 
     def on_train_end(self, *_args: Any, **_options: Any) -> None:
         """The training is over; a search that prunes a trial says so in the middle, and then raises."""
@@ -360,16 +356,3 @@ class Training:
         if self.trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self.saver.resumes = "no"  # the weights are not those of the last step any more
         engine.train_end()
-
-    def take_stop(self, control: Any) -> None:
-        """Hand a stop that was asked for to the trainer."""
-        engine = self.engine
-        if (engine.requests.stops and not engine.in_epoch) or engine.stop_now():
-            control.should_training_stop = True
-
-    def note_native_stop(self) -> None:
-        """Write down a stop that came from Transformers' own side: to have done all steps is none."""
-        engine, state = self.engine, self.trainer.state
-        done = state.global_step >= state.max_steps
-        if self.trainer.control.should_training_stop and not engine.requests.stops and not done:
-            engine.requests.stops.append(StopRequest(reason_of_stop(self.trainer), "Transformers"))
