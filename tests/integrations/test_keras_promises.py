@@ -10,7 +10,7 @@ keras = pytest.importorskip("keras")
 import numpy as np  # noqa: E402
 
 from epochal import Checkpoint, EarlyStopping, NonFinite, Stop, attach  # noqa: E402
-from epochal.core.errors import AttachError  # noqa: E402
+from epochal.core.errors import AttachError, CheckpointError  # noqa: E402
 from epochal.core.events import check_events  # noqa: E402
 from epochal.testing import RecordEvents  # noqa: E402
 
@@ -298,3 +298,31 @@ def test_a_callback_in_the_wrong_place_is_told_the_right_one(tmp_path):
     with pytest.raises(AttachError, match=r"give it to attach\(model"):
         model.fit(X, X, callbacks=[EarlyStopping("val/loss", patience=2)], **FIT)
     assert run.end_reason == "exception"
+
+
+def test_two_fits_of_one_script_go_on_each_under_its_own_name(tmp_path):
+    def tuned(names, *, crash=False, resume=False):
+        keras.utils.set_random_seed(1)
+        body = keras.layers.Dense(3)
+        model = keras.Sequential([keras.layers.Input((1,)), body, keras.layers.Dense(1)])
+        for name, trains in zip(names, (False, True), strict=True):
+            body.trainable = trains
+            model.compile("adam", "mse", run_eagerly=True)
+            run = attach(model, Checkpoint(), dir=tmp_path, name=name, resume=resume)
+            if crash and trains:
+                killed(run)
+            try:
+                model.fit(X / 12, X / 12, epochs=3, **FIT)
+            except ZeroDivisionError:
+                assert crash
+            run.detach()
+        return [one.numpy() for one in model.weights]
+
+    wanted = tuned(("whole", "whole"))
+    tuned(("body", "all"), crash=True)
+    for one, other in zip(wanted, tuned(("body", "all"), resume=True), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(
+        CheckpointError, match="10 variables were saved, 6 are here; the first that differs is variable 2"
+    ):
+        tuned(("whole", "whole"), resume=True)

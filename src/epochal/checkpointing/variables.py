@@ -48,12 +48,26 @@ def matched(saved: Mapping[str, Any], variables: Sequence[Any]) -> list[tuple[An
     elif len(saved) == len(now):
         pairs = dict(zip(now, zip(now.values(), saved.values(), strict=True), strict=True))
     else:
-        raise CheckpointError(describe_difference(saved, now) or "")
+        raise CheckpointError(
+            describe_difference(saved, now) or "" if saved.keys() & now.keys() else by_place(saved, now)
+        )
     held = {name: value for name, (_, value) in pairs.items()}
     differs = describe_difference(held, {name: variable for name, (variable, _) in pairs.items()})
     if differs:
         raise CheckpointError(differs)
     return list(pairs.values())
+
+
+def by_place(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in how many variables two models differ, and from where on, where no name says it.
+
+    >>> by_place({"dense": [[1.0]]}, {})
+    '1 variables were saved, 0 are here; the first that differs is variable 0'
+    """
+    shapes = [[tuple(getattr(one, "shape", ())) for one in side.values()] for side in (saved, now)]
+    same = next((place for place, (one, other) in enumerate(zip(*shapes, strict=False)) if one != other), None)
+    place = min(map(len, shapes)) if same is None else same
+    return f"{len(saved)} variables were saved, {len(now)} are here; the first that differs is variable {place}"
 
 
 def load_variables(saved: Any, model: Any) -> None:
