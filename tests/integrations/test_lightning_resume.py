@@ -350,3 +350,17 @@ def test_a_fit_that_began_from_lightnings_own_file_goes_on_to_the_bit(tmp_path):
     child = forked(lambda: train(tmp_path, checkpoint, Kill("on_train_batch_start", 3)), log=tmp_path / "log")
     assert ended(child) == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert same(whole, train(tmp_path, checkpoint, resume=True))
+
+
+def test_neither_a_refused_fit_nor_a_search_uses_up_the_path_to_go_on_from(tmp_path):
+    from lightning.pytorch.tuner import Tuner
+
+    first, _ = fit(tmp_path, Checkpoint())
+    host, module = tiny.trainer(tmp_path, EPOCHS + 1), tiny.net()
+    module.lr = 0.05
+    run = attach(host, dir=tmp_path, name="fit", resume=first.dir)
+    with pytest.raises(ArgumentError, match=r"ckpt_path='a.ckpt'\) and resume="):
+        host.fit(module, *tiny.loaders(), ckpt_path="a.ckpt")
+    Tuner(host).lr_find(module, *tiny.loaders(), num_training=8, update_attr=False)
+    host.fit(module, *tiny.loaders())
+    assert (run.dir, run.step) == (first.dir, 16)

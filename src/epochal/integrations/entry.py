@@ -64,7 +64,7 @@ class Entry(ABC):
         try:
             return self.train(original, *args, **options)
         finally:
-            if self.run.folder is not None and self.run.folder.made:  # a fit that was refused is no training
+            if self.run.folder is not None and self.run.folder.path.exists():  # not where the trainer refused
                 self.seen.add(self.run.folder.path)
 
     @abstractmethod
