@@ -83,7 +83,8 @@ def _flat(extra: str, direct: dict[str, list[tuple[str, str | None]]]) -> Iterat
 def findings() -> list[Finding]:
     """Return what is here and what is not, for every package that an extra for users brings."""
     brought_by: dict[str, list[str]] = {}
-    for extra, packages in requirements(metadata.requires("epochal") or []).items():
+    lines = metadata.requires("epochal") if installed_version("epochal") else None  # run from its sources
+    for extra, packages in requirements(lines or []).items():
         if extra not in NOT_FOR_USERS:
             for package in packages:
                 brought_by.setdefault(package, []).extend([extra] if extra else [])

@@ -17,13 +17,15 @@ def fitter():
     return Fitter(points=[(1.0, 2.0), (0.5, 1.2)], held_out=[(1.5, 3.0)])
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
+@pytest.fixture(params=["", ":bind"])
+def installed(request, tmp_path, monkeypatch):
     """A package that says which trainers it brings an integration for."""
     about = tmp_path / "fitters-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fitters\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[epochal.integrations]\ntests.trainers.fitter = tests.contract.outside\n")
+    (about / "entry_points.txt").write_text(
+        f"[epochal.integrations]\ntests.trainers.fitter = tests.contract.outside{request.param}\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
 
 

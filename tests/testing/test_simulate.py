@@ -57,6 +57,14 @@ def test_batches_are_steps_and_a_stop_in_one_ends_the_epoch_there():
         simulate([], LOSSES, batches=0)
 
 
+@pytest.mark.parametrize("epochs", [{"val/loss": [3.0, 1.0]}, [3.0, 1.0], 3])
+def test_what_is_no_list_of_epochs_is_told_with_an_example(epochs):
+    with pytest.raises(ArgumentError, match=r"such as \[\{\"val/loss\": 0.5\}"):
+        simulate([], epochs)
+    with pytest.raises(ArgumentError, match=r"such as \[EarlyStopping\(val/loss\)\]"):
+        simulate(EarlyStopping("val/loss", patience=2), LOSSES)
+
+
 def test_nan_infinities_and_what_is_left_out_are_logged_as_they_are():
     result = simulate([], [{"val/loss": math.nan}, {}, {"val/loss": math.inf, "train/x": 1.0}])
     assert math.isnan(result.run.history[0]["val/loss"])

@@ -66,7 +66,7 @@ def outside() -> dict[str, str]:
     """Return what installed packages bring: prefix of a module -> the module whose ``bind`` attaches its trainers."""
     from importlib.metadata import entry_points
 
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    return {point.name: point.module for point in entry_points(group=GROUP)}  # "package.module", or "...:bind"
 
 
 def find(trainer: Any, table: dict[str, str]) -> str | None:

@@ -1,12 +1,13 @@
 """The contract suite of integrations: one list of scenarios, run on any trainer."""
 
 from inspect import Parameter, signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from epochal.core.events import check_events
 from epochal.core.log import log
+from epochal.core.run import Run
 from epochal.testing.scenarios import SCENARIOS, Scenario
-from epochal.testing.witness import Seen, Train
+from epochal.testing.witness import Seen, Train, check
 
 
 class Outcome(NamedTuple):
@@ -26,7 +27,8 @@ def check_integration(train: Train) -> dict[str, Outcome]:
 
     ``train(callbacks, epochs)`` makes a fresh, small training (the same weights and data each time, at least three
     batches and one validation per epoch, which measures ``val/loss``), attaches the callbacks, trains, lets errors
-    through, and returns the run. It also takes those of these keywords that the trainer can do:
+    through, and returns the run; ``train/loss`` is looked at where it is logged. It also takes those of these keywords
+    that the trainer can do:
 
     - ``error=None``: an exception to raise inside the training step of the second batch
     - ``accumulation=1``: with 2, two batches make one optimizer step (an even number of batches)
@@ -73,7 +75,7 @@ def check_integration(train: Train) -> dict[str, Outcome]:
 def played(scenario: Scenario, train: Train) -> tuple[tuple[Seen, ...], frozenset[str]]:
     """Play a scenario; return what was seen, and what the run provides."""
     try:
-        witness = scenario.play(train)
+        witness = scenario.play(returning_runs(train))
         check_events(witness.events)
         assert witness.run is not None, "no event came at all"
     except (AssertionError, ValueError) as error:
@@ -82,6 +84,23 @@ def played(scenario: Scenario, train: Train) -> tuple[tuple[Seen, ...], frozense
         error.add_note(f"in scenario {scenario.name!r}")
         raise
     return tuple(witness.seen), witness.run.roster.provides
+
+
+def returning_runs(train: Train) -> Train:
+    """Return a function that trains, and says so where what comes back is no run.
+
+    >>> returning_runs(lambda callbacks, epochs: None)([], 1)
+    Traceback (most recent call last):
+    AssertionError: train returned None; it must return the run that attach gave it
+    """
+
+    def trained(*args: Any, **options: Any) -> Run:
+        run = train(*args, **options)
+        right = isinstance(run, Run)  # pyright: ignore[reportUnnecessaryIsInstance]
+        check(right, f"train returned {run!r}; it must return the run that attach gave it")
+        return run
+
+    return trained
 
 
 def missing(scenario: Scenario, train: Train, provides: frozenset[str]) -> str:

@@ -38,9 +38,16 @@ class Scenario(NamedTuple):
 def normal(train: Train) -> Witness:
     """Epochs, batches and steps are counted the same everywhere, and values are fresh when promised."""
     witness = Witness()
-    fresh: list[tuple[int, int]] = []
-    reads = At("on_fit_epoch_end", lambda run: fresh.append((run.metrics.measured("val/loss").epoch, run.epoch)), None)
-    run = train([witness, reads], EPOCHS)
+    fresh: list[tuple[int | None, int]] = []
+    validated: list[tuple[int | None, int]] = []
+
+    def validate(run: Run) -> None:
+        if run.engine.in_epoch:
+            validated.append((epoch_of("val/loss", run), run.epoch))
+
+    end = At("on_fit_epoch_end", lambda run: fresh.append((epoch_of("val/loss", run), run.epoch)), None)
+    run = train([witness, At("on_val_end", validate, None), end], EPOCHS)
+    check(bool(witness.events), "no event came: attach the callbacks that train is given, before it trains")
     expect(run.end_reason, "completed", "end_reason")
     expect([one.epoch for one in witness.at("on_fit_epoch_end")], list(range(EPOCHS)), "epochs at on_fit_epoch_end")
     for epoch in range(EPOCHS):
@@ -48,7 +55,10 @@ def normal(train: Train) -> Witness:
         expect(batches, list(range(len(batches))), f"batches of epoch {epoch}")
     steps = [one.step for one in witness.at("optimizer_step")]
     expect(steps, list(range(1, len(steps) + 1)), "run.step at optimizer_step")
+    check(not witness.at("on_train_batch_end") or run.step > 0, "run.step is 0: engine.stepped() tells of each step")
     expect(fresh, [(epoch, epoch) for epoch in range(EPOCHS)], "epochs of val/loss at on_fit_epoch_end")
+    late = [pair for pair in validated if pair[0] != pair[1]]
+    expect(late, [], "epochs of val/loss at on_val_end, and of that validation: it is logged before engine.val_end()")
     expect(len(run.history), EPOCHS, "epochs in run.history")
     came, provided = frozenset(witness.events), run.roster.provides & frozenset(EVENT_NAMES)
     expect(sorted(came - provided - SOMETIMES), [], "events that came and are not provided")
@@ -89,23 +99,35 @@ def the_outputs(train: Train) -> Witness:
     return witness
 
 
+def epoch_of(name: str, run: Run) -> int | None:
+    """Return the epoch in which a metric was measured last, or None before it was."""
+    return run.metrics.measured(name).epoch if name in run.metrics else None
+
+
 def the_mean_of_an_epoch(train: Train) -> Witness:
     """A loss logged in batches is the batch's own there, and the epoch's mean from on_train_epoch_end on."""
     witness = Witness()
-    losses: dict[int, list[float]] = {epoch: [] for epoch in range(EPOCHS)}
-    means: list[float] = []
+    seen: dict[int, list[float]] = {epoch: [] for epoch in range(EPOCHS)}
+    means: list[float | None] = []
+    late: list[tuple[int | None, int]] = []
 
     def look(run: Run) -> None:
-        if "train/loss" in run.metrics and run.metrics.measured("train/loss").batch is not None:
-            losses[run.epoch].append(run.metrics["train/loss"])
+        if epoch_of("train/loss", run) == run.epoch:  # where it comes with the epoch, it is the one before's
+            measured = run.metrics.measured("train/loss")
+            seen[run.epoch].append(measured.value)
+            late.extend([] if measured.batch == run.batch else [(measured.batch, run.batch)])
 
     batch = At("on_train_batch_end", look, None)
-    end = At("on_train_epoch_end", lambda run: means.append(run.metrics["train/loss"]), None)
+    end = At("on_train_epoch_end", lambda run: means.append(run.metrics.get("train/loss")), None)
     run = train([batch, end, witness], EPOCHS)
-    for epoch, of_batches in losses.items():
+    expect(
+        late, [], "batches of train/loss at on_train_batch_end, and the batch: it is logged before engine.batch_end()"
+    )
+    for epoch, of_batches in seen.items():
         whole = len(of_batches) == len([one for one in witness.at("on_train_batch_end") if one.epoch == epoch])
-        if of_batches and whole:
-            mean, wanted = means[epoch], sum(of_batches) / len(of_batches)
+        mean = means[epoch]
+        if of_batches and whole and mean is not None:
+            wanted = sum(of_batches) / len(of_batches)
             check(isclose(mean, wanted, rel_tol=1e-4), f"train/loss at on_train_epoch_end: {mean}, mean is {wanted}")
             expect(run.history[epoch]["train/loss"], mean, "train/loss in run.history")
     return witness
@@ -114,12 +136,20 @@ def the_mean_of_an_epoch(train: Train) -> Witness:
 def stop_in_a_batch(train: Train) -> Witness:
     """No further batch runs; the epoch's validation and end still come."""
     witness = Witness()
-    run = train([At("on_train_batch_end", lambda run: run.stop("planted"), 2), witness], EPOCHS)
+
+    def save(run: Run) -> None:
+        if "save" in run.roster.provides:
+            run.save("the end of a part of an epoch")
+
+    stop = At("on_train_batch_end", lambda run: run.stop("planted"), 2)
+    run = train([stop, At("on_fit_epoch_end", save), witness], EPOCHS)
     expect(run.end_reason, "stopped", "end_reason")
     expect(len(witness.at("on_train_batch_end")), 2, "batches done")
     expect(len(witness.at("on_fit_epoch_end")), 1, "epochs ended")
     check(witness.events.count("on_val_start") > 0, "no validation came after the stop")
     check("planted" in (run.stop_reason or ""), f"stop_reason is {run.stop_reason!r}")
+    points = [one.manifest.resume_point for one in run.checkpoints if "a part of" in one.manifest.reason]
+    check(not any(points), "what is left of the epoch would be skipped by a resume: engine.epoch_cut was not set")
     return witness
 
 
@@ -210,8 +240,8 @@ def learning_rate(train: Train) -> Witness:
     halve = At("on_train_start", lambda run: run.scale_lr(0.5))
     freeze = At("on_train_batch_end", lambda run: (run.set_lr(0.0), keep(run)), 2)
     thaw = At("on_train_epoch_start", lambda run: (keep(run), run.set_lr(None)), 2)
-    train([plain], EPOCHS)
-    train([halve, freeze, thaw, changed, witness, At("on_train_end", keep)], EPOCHS)
+    usual = train([plain], EPOCHS)
+    run = train([halve, freeze, thaw, changed, witness, At("on_train_end", keep)], EPOCHS)
     expect(list(changed.found), list(plain.found), "batches")
     for (epoch, batch), rates in changed.found.items():
         factor = 0.5 if batch < 2 or epoch else 0.0
@@ -220,6 +250,8 @@ def learning_rate(train: Train) -> Witness:
             check(isclose(rate, wanted, rel_tol=1e-6), f"rate of {group} in {epoch}.{batch}: {rate}, expected {wanted}")
     check(weights[0] == weights[1], "weights changed although the rate is 0")
     check(weights[2] is None or weights[1] != weights[2], "weights did not change although the rate was given back")
+    moved = any(losses(name, run) != losses(name, usual) for name in ("train/loss", "val/loss"))
+    check(weights[0] is not None or moved, "other rates, the same losses: the trainer does not use those of run.lr")
     return witness
 
 
@@ -281,9 +313,13 @@ def resume(train: Train) -> Witness:
     expect(counter.at_start, 1, "epochs that a callback's state has counted")
     expect(run.step, whole.step, "steps in all")
     for name in ("train/loss", "val/loss"):
-        losses = [[row.get(name) for row in one.history] for one in (run, whole)]
-        expect(losses[0], losses[1], f"{name} of every epoch, beside a training that did not fail")
+        expect(losses(name, run), losses(name, whole), f"{name} of every epoch, beside a training that did not fail")
     return witness
+
+
+def losses(name: str, run: Run) -> list[float | None]:
+    """Return what every epoch of a run measured of a loss."""
+    return [row.get(name) for row in run.history]
 
 
 def two_trainings(train: Train) -> Witness:

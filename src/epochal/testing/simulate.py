@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from epochal.checkpointing.memory import MemoryStore
 from epochal.checkpointing.saver import RunSaver
@@ -174,6 +174,23 @@ def _folder(directory: str | Path | None) -> Generator[RunFolder, None, None]:
         yield RunFolder(made, "simulate")
 
 
+def check_lists(callbacks: object, epochs: object) -> None:
+    """Raise ``ArgumentError`` unless there is a list of callbacks, and a list of what each epoch logs.
+
+    >>> check_lists([], {"val/loss": [0.5, 0.4]})
+    Traceback (most recent call last):
+    epochal.core.errors.ArgumentError: simulate: epochs is a list with a mapping for each epoch, such as [{"val/loss"...
+    """
+    if isinstance(callbacks, Callback):
+        raise ArgumentError(f"simulate: callbacks is a list, such as [{callbacks.name}]")
+    listed = cast("Sequence[object]", epochs) if isinstance(epochs, Sequence) else None
+    if listed is None or not all(isinstance(one, Mapping) for one in listed):
+        example = '[{"val/loss": 0.5}, {"val/loss": 0.4}]'
+        raise ArgumentError(
+            f"simulate: epochs is a list with a mapping for each epoch, such as {example}, not {epochs!r}"
+        )
+
+
 def simulate(
     callbacks: Sequence[Callback],
     epochs: Sequence[Mapping[str, Any]],
@@ -198,6 +215,7 @@ def simulate(
     """
     if batches < 1:
         raise ArgumentError(f"batches must be >= 1, not {batches}")
+    check_lists(callbacks, epochs)
     with _folder(dir) as folder:
         simulator = Simulator(callbacks, lr, folder, fitness)
         simulator.train(epochs, batches, state)
