@@ -52,21 +52,26 @@ def test_a_search_before_the_first_epoch_is_no_part_of_a_run(search, tmp_path):
     from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
     tiny.quiet()
-    finder = LearningRateFinder(num_training_steps=12) if search == "rate" else BatchSizeFinder(max_trials=2)
-    host, events = tiny.trainer(tmp_path, 2, callbacks=[finder]), RecordEvents()
-    run = attach(host, events, EarlyStopping("val_loss", patience=3), Checkpoint(), dir=tmp_path, name="run")
+
+    def finder():
+        return LearningRateFinder(num_training_steps=12) if search == "rate" else BatchSizeFinder(max_trials=2)
+
+    plain = tiny.trainer(tmp_path, 2, callbacks=[finder()])
+    plain.fit(with_sgd())
+    host, events = tiny.trainer(tmp_path, 2, callbacks=[finder()]), RecordEvents()
+    run = attach(host, events, Checkpoint(), dir=tmp_path, name="run")
     module = with_sgd()
     host.fit(module)
     check_events(events.events)
     assert events.events.index("on_train_start") < events.events.index("on_model_save")
-    assert (run.step, len(run.history)) == (2 * host.num_training_batches, 2)
+    assert (run.step, len(run.history)) == (plain.global_step, 2)  # Lightning 2.5.0 leaves out half of the first epoch
 
-    again = tiny.trainer(tmp_path, 3, callbacks=[type(finder)()])
+    again = tiny.trainer(tmp_path, 3, callbacks=[finder()])
     run = attach(again, dir=tmp_path, name="run", resume=True)
     twin = with_sgd()
     twin.batch_size = module.batch_size
     again.fit(twin)
-    assert (run.step, len(run.history), again.current_epoch) == (3 * host.num_training_batches, 3, 3)
+    assert (run.step, len(run.history), again.current_epoch) == (plain.global_step + host.num_training_batches, 3, 3)
 
 
 def test_a_run_goes_on_where_lightnings_own_checkpoint_does(tmp_path):
