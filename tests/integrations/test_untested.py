@@ -62,6 +62,15 @@ def test_every_package_of_a_trainer_is_brought_by_its_extra():
         assert set(kind.packages) <= set(extras[kind.extra]), kind.title
 
 
+def test_the_doctor_works_from_sources_that_are_not_installed(monkeypatch):
+    from epochal import doctor
+
+    monkeypatch.setattr(doctor, "installed_version", lambda package: None)
+    monkeypatch.setattr(doctor.metadata, "requires", lambda package: 1 / 0)
+    assert doctor.findings() == []
+    assert doctor.machine()["Epochal"] == "not installed"
+
+
 def test_the_doctor_tells_every_trainer_and_imports_none():
     script = (
         "import sys; sys.argv=['epochal', 'doctor']\nfrom epochal.cli import main\n"

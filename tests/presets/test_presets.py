@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.oracle_agreement import CASES, read
+from tests.oracle_agreement import CASES, main, read
 from tests.presets import peers
 
 RECORDED = Path(__file__).parent.parent / "data" / "presets"
@@ -41,6 +41,10 @@ few = settings(deadline=None, max_examples=25, suppress_health_check=list(Health
 def test_it_repeats_what_was_recorded(name):
     for case in read(RECORDED / f"{name}.jsonl"):
         agree(name, case)
+
+
+def test_a_folder_without_cases_is_no_agreement(tmp_path):
+    assert main(tmp_path) == 1
 
 
 @few

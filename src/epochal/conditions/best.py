@@ -4,14 +4,14 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import final
 
 from epochal.conditions.arguments import check_metric
-from epochal.conditions.base import Condition
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
+from epochal.conditions.of_metric import OfChecks
 from epochal.core.moment import Moment
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Best(Condition):
+class Best(OfChecks):
     """Hold at a check that is strictly better than all before, and only at that moment.
 
     >>> best = Best("val/loss")
@@ -39,16 +39,6 @@ class Best(Condition):
         """Compare with the best if there is a check at this moment."""
         value = now.settled.get(self.metric)
         return value is not None and self.rule.check(self.state, value, now.epoch)
-
-    @property
-    def known(self) -> bool:
-        """True from the first check on."""
-        return self.state.checks > 0
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Name the best value."""

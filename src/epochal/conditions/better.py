@@ -94,6 +94,11 @@ class Track:
     checks: int = 0
     bad: int = 0
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was a check."""
+        return self.checks > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Improvement:

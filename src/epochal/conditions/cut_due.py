@@ -4,9 +4,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import final
 
 from epochal.conditions.arguments import check_count, check_metric, check_whole
-from epochal.conditions.base import Condition
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
 from epochal.conditions.habits import OURS
+from epochal.conditions.of_metric import OfChecks
 from epochal.conditions.presets import CUTS, CutPreset, Cuts, delta
 from epochal.core.moment import Moment
 
@@ -26,7 +26,7 @@ class Waiting(Track):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class CutDue(Condition):
+class CutDue(OfChecks):
     """Hold at a check with which the learning rate is to be cut (internal): the p-th bad one since the best or the cut.
 
     >>> due = CutDue("val/loss", patience=2)
@@ -86,16 +86,6 @@ class CutDue(Condition):
     def done(self) -> None:
         """Begin to count anew: the rate was cut."""
         self.state.bad, self.state.cooldown = 0, self.cooldown
-
-    @property
-    def known(self) -> bool:
-        """True from the first check on."""
-        return self.state.checks > 0
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Say for how many checks nothing improved."""

@@ -5,8 +5,8 @@ from math import isfinite
 from typing import final
 
 from epochal.conditions.arguments import check_metric, check_number
-from epochal.conditions.base import Condition
 from epochal.conditions.better import Mode, at_least_as_good, better, infer_mode
+from epochal.conditions.of_metric import OfChecks, OfValues
 from epochal.core.moment import Moment
 
 
@@ -20,10 +20,15 @@ class Newest:
 
     value: float | None = None
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was a value."""
+        return self.value is not None
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Target(Condition):
+class Target(OfChecks):
     """Hold while the newest settled value of a metric is at or beyond a value.
 
     >>> target = Target("fitness", 0.9)
@@ -54,36 +59,25 @@ class Target(Condition):
             state.value = float(value)
         return state.value is not None and at_least_as_good(state.value, self.value, self.direction)
 
-    @property
-    def known(self) -> bool:
-        """True from the first value on."""
-        return self.state.value is not None
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
-
     def reason(self, now: Moment) -> str:
         """Name the value and the target."""
         return f"{self.metric} {_shown(self.state.value)} reached {self.value:.6g}"
 
 
 @dataclass
-class Watched:
+class Watched(Newest):
     """The newest value of a watched metric, and the one that the last answer is about.
 
     >>> Watched()
     Watched(value=None, blamed=None)
     """
 
-    value: float | None = None
     blamed: float | None = None
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Diverged(Condition):
+class Diverged(OfValues):
     """Hold at a moment that brought a value worse than a threshold, and on while the newest value is.
 
     >>> diverged = Diverged("train/loss", 100)
@@ -118,16 +112,6 @@ class Diverged(Condition):
                 return True
         return False
 
-    @property
-    def known(self) -> bool:
-        """True from the first value on."""
-        return self.state.value is not None
-
-    @property
-    def watches(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
-
     def reason(self, now: Moment) -> str:
         """Name the value and the threshold."""
         side = "above" if self.direction == "min" else "below"
@@ -136,7 +120,7 @@ class Diverged(Condition):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class NonFinite(Condition):
+class NonFinite(OfValues):
     """Hold at a moment that brought NaN or an infinity, and on while the newest value is one.
 
     >>> broken = NonFinite("train/loss")
@@ -162,16 +146,6 @@ class NonFinite(Condition):
                 state.blamed = float(value)
                 return True
         return False
-
-    @property
-    def known(self) -> bool:
-        """True from the first value on."""
-        return self.state.value is not None
-
-    @property
-    def watches(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Name the value."""

@@ -8,6 +8,7 @@ from epochal.conditions.arguments import check_metric, check_number, check_whole
 from epochal.conditions.base import Condition
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
 from epochal.conditions.habits import single
+from epochal.conditions.of_metric import OfChecks
 from epochal.conditions.presets import STOPS, StopPreset, Stops, delta
 from epochal.core.moment import Moment
 
@@ -30,10 +31,15 @@ class Judged(Track):
     why: str = ""
     validated: int | None = None
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was a value."""
+        return self.value is not None
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Patience(Condition):
+class Patience(OfChecks):
     """Hold at a check at which a library's own early stopping would stop (internal).
 
     >>> patience = Patience("val/loss", compat="keras", patience=2)
@@ -126,16 +132,6 @@ class Patience(Condition):
         if state.best_epoch is not None:
             best = f"best {state.best:.6g} in epoch {state.best_epoch + 1}"  # people count from 1
         return f"has not improved for {state.bad} {counted}{'s' * (state.bad != 1)} ({best})"
-
-    @property
-    def known(self) -> bool:
-        """True from the first value on."""
-        return self.state.value is not None
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Say why the library stops."""

@@ -4,14 +4,14 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import final
 
 from epochal.conditions.arguments import check_count, check_metric
-from epochal.conditions.base import Condition
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
+from epochal.conditions.of_metric import OfChecks
 from epochal.core.moment import Moment
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Plateau(Condition):
+class Plateau(OfChecks):
     """Hold from the p-th bad check since the best one until the next improvement.
 
     >>> plateau = Plateau("val/loss", patience=2)
@@ -53,16 +53,6 @@ class Plateau(Condition):
         if value is not None:
             self.rule.check(self.state, value, now.epoch)
         return self.state.bad >= self.patience
-
-    @property
-    def known(self) -> bool:
-        """True from the first check on."""
-        return self.state.checks > 0
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Say for how many checks nothing improved, and what the best was."""

@@ -12,6 +12,7 @@ from typing import final
 from epochal.conditions.arguments import check_amount, check_count, check_metric
 from epochal.conditions.base import Condition
 from epochal.conditions.better import infer_mode
+from epochal.conditions.of_metric import OfChecks
 from epochal.core.errors import ArgumentError
 from epochal.core.moment import Moment
 
@@ -27,6 +28,11 @@ class Errors:
     lowest: float | None = None
     newest: float | None = None
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was an error."""
+        return self.newest is not None
+
     def take(self, value: float) -> None:
         """Take in one more error."""
         self.newest = inf if isnan(value) else float(value)
@@ -40,7 +46,7 @@ class Errors:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class GeneralizationLoss(Condition):
+class GeneralizationLoss(OfChecks):
     """Hold while the newest check is more than ``alpha`` percent above the lowest so far (Prechelt's GL).
 
     >>> gl = GeneralizationLoss("val/loss", alpha=5)
@@ -65,16 +71,6 @@ class GeneralizationLoss(Condition):
         if value is not None:
             self.state.take(value)
         return self.state.loss > self.alpha
-
-    @property
-    def known(self) -> bool:
-        """True from the first check on."""
-        return self.state.newest is not None
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Name the loss and the lowest error."""
@@ -172,10 +168,15 @@ class Strips:
     end: float | None = None
     increases: int = 0
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was a check."""
+        return self.checks > 0
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class SuccessiveIncreases(Condition):
+class SuccessiveIncreases(OfChecks):
     """Hold when the error at the ends of strips of ``k`` checks has increased ``s`` times in succession.
 
     >>> up = SuccessiveIncreases("val/loss", s=2, k=1)
@@ -207,16 +208,6 @@ class SuccessiveIncreases(Condition):
                 state.increases = state.increases + 1 if state.end is not None and end > state.end else 0
                 state.end = end
         return state.increases >= self.s
-
-    @property
-    def known(self) -> bool:
-        """True from the first check on."""
-        return self.state.checks > 0
-
-    @property
-    def settles(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Say how many strips in succession ended higher."""

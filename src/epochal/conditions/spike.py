@@ -5,7 +5,7 @@ from math import isfinite
 from typing import final
 
 from epochal.conditions.arguments import check_amount, check_count, check_metric
-from epochal.conditions.base import Condition
+from epochal.conditions.of_metric import OfValues
 from epochal.core.moment import Moment
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution: its standard deviation over its median absolute deviation
@@ -27,6 +27,11 @@ class Recent:
     median: float | None = None
     limit: float | None = None
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was a value."""
+        return self.newest is not None
+
 
 def middle(values: list[float]) -> float:
     """Return the median.
@@ -40,7 +45,7 @@ def middle(values: list[float]) -> float:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Spike(Condition):
+class Spike(OfValues):
     """Hold at a moment that brought a value far above the recent ones, or one that is no finite number.
 
     >>> spike = Spike("train/loss", window=8)
@@ -105,16 +110,6 @@ class Spike(Condition):
         median = middle(values)
         deviation = MAD_TO_SIGMA * middle([abs(value - median) for value in values])
         return median + max(self.factor * deviation, self.min_rise * abs(median))
-
-    @property
-    def known(self) -> bool:
-        """True from the first value on."""
-        return self.state.newest is not None
-
-    @property
-    def watches(self) -> frozenset[str]:
-        """The metric."""
-        return frozenset((self.metric,))
 
     def reason(self, now: Moment) -> str:
         """Name the last value of a spike."""
