@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import random
 import signal
+import weakref
 
 import pytest
 
-from epochal import Checkpoint, Every, ResumableLoader, SaveOnException, attach
+from epochal import Checkpoint, EarlyStopping, Every, ResumableLoader, SaveOnException, attach
 from epochal.core.errors import CapabilityError, CheckpointError
 from epochal.testing import RecordEvents
 from tests.trainers.transformers import BATCHES, data, net, preloaded, trainer
@@ -112,6 +113,32 @@ def test_an_evaluation_inside_a_group_lets_its_stop_wait_for_the_step(tmp_path):
     assert [(one.manifest.batch, one.manifest.step, one.manifest.resume_point) for one in run.checkpoints] == [
         (1, 1, True)
     ]
+
+
+def test_what_the_model_returned_lives_on_only_where_somebody_may_look(tmp_path, monkeypatch):
+    from transformers import TrainerCallback
+
+    monkeypatch.delenv("EPOCHAL_DEBUG")  # it listens to everything
+    lives = []
+
+    class Model(type(net())):
+        def forward(self, x, labels=None):
+            found = super().forward(x, labels)
+            found["scores"] = found["logits"].detach().clone()
+            self.scores = weakref.ref(found["scores"])
+            return found
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **_):
+            lives.append(host.model.scores() is not None)
+
+    for listens in (False, True):
+        host = trainer(tmp_path, model=Model(), callbacks=[Look()], max_steps=1, eval_strategy="no")
+        run = attach(host, EarlyStopping("train/loss", patience=3), dir=tmp_path)
+        if listens:
+            run.add_callback("on_train_batch_end", lambda run: lives.append(run.outputs["scores"] is not None))
+        host.train()
+    assert lives == [False, True, True]
 
 
 # -- trainings --------------------------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from epochal.distributed.agree import highest
 from epochal.integrations.entry import begin, wrap
 from epochal.integrations.pytorch_resume import reload_states, tell_resumed
 from epochal.integrations.torch_optimizer import OptimizerHooks, inner_optimizer
-from epochal.integrations.torch_outputs import OutputsHook
 from epochal.integrations.transformers_asked import Asked
 from epochal.integrations.transformers_data import ReadData
 from epochal.integrations.transformers_names import expected
 from epochal.integrations.transformers_native import before, behind, switch_off_replaced
+from epochal.integrations.transformers_outputs import SeenOutputs
 from epochal.integrations.transformers_state import (
     FOLDER,
     check_optimizer,
@@ -51,7 +51,7 @@ class Training:
         self.unread: Callable[[], None] = lambda: None  # undoes what shows the reading of the data
         self.folder: Path | None = None  # what the trainer resumes from
         self.hooks: OptimizerHooks | None = None
-        self.outputs: OutputsHook | None = None
+        self.outputs: SeenOutputs | None = None
         self.asked = Asked(run, trainer)
         self.validations = Validations(self.engine, trainer, self.end_before_validation, self.asked.note_native_stop)
         self.batch = -1
@@ -172,9 +172,9 @@ class Training:
         engine.rates_taken = False  # those of an attempt before were
         if engine.rates.active or engine.requests.rates:
             engine.take_over_rates()
-        wanted = any("outputs" in one.requires for one in self.run.roster.callbacks.values())
-        if self.outputs is None and (wanted or not trainer.args.torch_compile):  # a compiled model stays in one piece
-            self.outputs = OutputsHook(engine, trainer.model)
+        required = any("outputs" in one.requires for one in self.run.roster.callbacks.values())
+        if self.outputs is None and (required or not trainer.args.torch_compile):  # a compiled model stays in one piece
+            self.outputs = SeenOutputs(engine, trainer.model, required=required)
         sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
         self.saver.resumes = "no" if self.batches is None or sharded else self.data.resumes
         if self.point is not None:
