@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -285,3 +286,18 @@ def test_several_processes_are_gone_on_with_by_transformers_only(tmp_path, monke
     monkeypatch.setattr(type(host.args), "world_size", property(lambda _: 2))
     with pytest.raises(CapabilityError, match=r"in 2 processes .*train\(resume_from_checkpoint="):
         host.train()
+
+
+def test_a_logged_loss_whose_sum_is_lost_is_that_of_the_steps_since():
+    from epochal.integrations.transformers_state import put_back
+
+    sums = {"_total_loss_scalar": 2.0, "_globalstep_last_logged": 3}
+    known = {"sums": sums, "tr_loss": None, "current_flos": 0.0, "state": '{"stateful_callbacks": {}}'}
+    host = SimpleNamespace(
+        _total_loss_scalar=0.0,
+        _globalstep_last_logged=5,
+        callback_handler=SimpleNamespace(callbacks=[]),
+        control=None,
+    )
+    put_back(SimpleNamespace(load=lambda _: known), host)  # as Transformers before 5.0 shows it
+    assert (host._total_loss_scalar, host._globalstep_last_logged) == (2.0, 5)
