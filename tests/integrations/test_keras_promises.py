@@ -181,6 +181,7 @@ class Noisy(keras.Sequential):
         return super().train_step((x + keras.random.normal(keras.ops.shape(x)), y))
 
 
+@pytest.mark.slow
 def test_random_numbers_of_keras_own_generator_go_on_exactly(tmp_path):
     def trained(folder, *, crash=False, resume=False):
         keras.utils.set_random_seed(1)
@@ -300,6 +301,7 @@ def test_a_callback_in_the_wrong_place_is_told_the_right_one(tmp_path):
     assert run.end_reason == "exception"
 
 
+@pytest.mark.slow
 def test_two_fits_of_one_script_go_on_each_under_its_own_name(tmp_path):
     def tuned(names, *, crash=False, resume=False):
         keras.utils.set_random_seed(1)
