@@ -328,3 +328,10 @@ def test_two_fits_of_one_script_go_on_each_under_its_own_name(tmp_path):
         CheckpointError, match="10 variables were saved, 6 are here; the first that differs is variable 2"
     ):
         tuned(("whole", "whole"), resume=True)
+
+
+def test_a_policy_waits_for_a_validation_that_comes_after_the_first_epoch(tmp_path):
+    model = linear()
+    run = attach(model, EarlyStopping("val/loss", patience=3), dir=tmp_path)
+    model.fit(ONES, ONES, epochs=2, validation_data=(ONES, ONES), validation_freq=2, **FIT)
+    assert ["val/loss" in row for row in run.history] == [False, True]

@@ -195,3 +195,8 @@ def test_lightnings_name_of_a_metric_is_accepted_where_the_module_logs_ours(tmp_
     run = attach(host, EarlyStopping("val_loss", patience=3), dir=tmp_path, name="fit", resume=True)
     host.fit(Net(), *tiny.loaders())
     assert (run.end_reason, len(run.history)) == ("completed", 3)
+
+
+def test_a_policy_waits_for_a_validation_that_comes_after_the_first_epoch(tmp_path):
+    run, *_ = fit(tmp_path, EarlyStopping("val/loss", patience=3), check_val_every_n_epoch=2)
+    assert ["val/loss" in row for row in run.history] == [False, True]

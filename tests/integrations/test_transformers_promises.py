@@ -5,11 +5,10 @@ import os
 import random
 import signal
 import weakref
-from types import SimpleNamespace
 
 import pytest
 
-from epochal import Checkpoint, EarlyStopping, Every, ResumableLoader, SaveOnException, attach
+from epochal import Checkpoint, EarlyStopping, Every, MetricNotFound, ResumableLoader, SaveOnException, attach
 from epochal.core.errors import CapabilityError, CheckpointError
 from epochal.testing import RecordEvents
 from tests.trainers.transformers import BATCHES, data, net, preloaded, trainer
@@ -212,6 +211,29 @@ def test_a_signal_waits_for_transformers_own_save_and_loses_no_step(tmp_path):
     assert (tmp_path / "native" / "checkpoint-6").is_dir()
 
 
+def test_a_signal_in_a_step_that_brings_an_evaluation_loses_no_step(tmp_path):
+    host = trainer(tmp_path, num_train_epochs=2, eval_strategy="steps", eval_steps=2)
+    run = attach(host, Checkpoint(Every(epochs=1)), dir=tmp_path)
+    run.add_callback("on_val_start", lambda run: os.kill(os.getpid(), signal.SIGTERM) if run.step == 6 else None)
+    with pytest.raises(SystemExit):
+        host.train()
+    newest = run.checkpoints.last.manifest
+    assert (run.step, newest.step, newest.resume_point) == (6, 6, True)
+
+
+def test_a_policy_waits_for_an_evaluation_that_comes_after_the_first_epoch(tmp_path):
+    host = trainer(tmp_path, num_train_epochs=3, eval_strategy="steps", eval_steps=6)
+    run = attach(host, EarlyStopping("val/loss", patience=3), dir=tmp_path)
+    host.train()
+    assert (run.end_reason, "val/loss" in run.history[0], "val/loss" in run.history[1]) == ("completed", False, True)
+
+    host = trainer(tmp_path, num_train_epochs=3, eval_strategy="steps", eval_steps=6)
+    run = attach(host, EarlyStopping("val/los", patience=3, mode="min"), dir=tmp_path)
+    with pytest.raises(MetricNotFound, match="did you mean 'val/loss'"):
+        host.train()
+    assert run.epoch == 1
+
+
 def test_a_signal_outlives_an_error_while_it_waits(tmp_path):
     host = trainer(tmp_path, num_train_epochs=1, gradient_accumulation_steps=2)
     run = attach(host, dir=tmp_path)
@@ -286,18 +308,3 @@ def test_several_processes_are_gone_on_with_by_transformers_only(tmp_path, monke
     monkeypatch.setattr(type(host.args), "world_size", property(lambda _: 2))
     with pytest.raises(CapabilityError, match=r"in 2 processes .*train\(resume_from_checkpoint="):
         host.train()
-
-
-def test_a_logged_loss_whose_sum_is_lost_is_that_of_the_steps_since():
-    from epochal.integrations.transformers_state import put_back
-
-    sums = {"_total_loss_scalar": 2.0, "_globalstep_last_logged": 3}
-    known = {"sums": sums, "tr_loss": None, "current_flos": 0.0, "state": '{"stateful_callbacks": {}}'}
-    host = SimpleNamespace(
-        _total_loss_scalar=0.0,
-        _globalstep_last_logged=5,
-        callback_handler=SimpleNamespace(callbacks=[]),
-        control=None,
-    )
-    put_back(SimpleNamespace(load=lambda _: known), host)  # as Transformers before 5.0 shows it
-    assert (host._total_loss_scalar, host._globalstep_last_logged) == (2.0, 5)

@@ -26,7 +26,8 @@ class Policy(Callback, ABC):
     [0, 2]
 
     What it learns is the condition's, so its ``state_dict`` is the condition's too. Raises ``MetricNotFound`` at the
-    end of the first epoch at which the condition was asked about a metric that nobody has measured.
+    end of the first epoch at which the condition was asked about a metric that nobody has measured; where the trainer
+    is known to validate later, at the end of the epoch of its first validation.
     """
 
     compat: str | None = None  # the library whose decisions it takes
@@ -63,14 +64,16 @@ class Policy(Callback, ABC):
         The libraries that ``compat`` names wait: there it is only said.
         """
         missing = self.when.missing()
-        if missing and self.compat is not None:
+        if not missing or run.metrics.validation_comes:
+            return
+        if self.compat is not None:
             if not self._told:
                 self._told = True
                 log().warning("%s: nobody has measured %r yet, so nothing is decided.", run.label(self), min(missing))
-        elif missing and run.stop_reason is None:  # an epoch that was cut short may end without its validation
+        elif run.stop_reason is None:  # an epoch that was cut short may end without its validation
             why = (
-                f"; {self!r} needs it: log it, or if it comes only from a later epoch on, give the condition"
-                " .after(epochs=n)"
+                f"; {self!r} needs it: log it, or if it comes only from a later epoch on, write a Stop or Checkpoint"
+                " whose condition has .after(epochs=n)"
             )
             raise MetricNotFound(min(missing), run.metrics, why=why)
 

@@ -126,9 +126,13 @@ class RunSaver:
         self.told_no_room = self.told_changed = False
 
     def ends_well(self) -> bool:
-        """Say whether the batches of an epoch are done whose end is a point to resume from that the run would keep."""
+        """Say whether a point to resume from is near that the run would keep: the end of an epoch, or of a body.
+
+        The epoch's batches are done, or a batch behind which one may go on has ended, and its body has not.
+        """
         engine, store = self.run.engine, self.store
-        near = engine.in_epoch and engine.batches_done and not engine.epoch_cut
+        ends = engine.batches_done and not engine.epoch_cut
+        near = engine.in_epoch and (ends or (engine.saves_wait and self.resumes == "batch"))
         return near and self.resumes != "no" and bool(store.rules or store.checkpoints)
 
     def last_request(self, reason: str) -> SaveRequest | None:

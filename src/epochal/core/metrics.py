@@ -148,6 +148,7 @@ class Metrics(Mapping[str, float]):
         self.aliases: dict[str, str] = dict(aliases or {})
         self.watched: dict[str, list[str]] = {}  # canonical name -> the names that conditions gave
         self.on_read: Callable[[Entry], None] | None = None  # set while a stale value must be spoken of
+        self.validation_comes = False  # the trainer will validate, and has not yet
 
     def canonical(self, name: str) -> str:
         """Return Epochal's name for a name of the trainer's own."""
@@ -268,6 +269,7 @@ class Metrics(Mapping[str, float]):
 
     def end_validation(self, at: At, *, settles: bool) -> None:
         """Give what was logged in a validation's batches its mean; ``settles``: policies look at it."""
+        self.validation_comes = self.validation_comes and not settles
         for entry in self.entries.values():
             if entry.val_mean is not None:
                 entry.raw = entry.value = entry.val_mean.take()

@@ -141,6 +141,8 @@ class Training:
                 log().warning("nothing is left to train: %d of %d epochs were done.", engine.next_epoch, epochs)
         if engine.rates.active:
             engine.take_over_rates()
+        data, split = map(self.arguments.get, ("validation_data", "validation_split"))
+        engine.metrics.validation_comes = data is not None or bool(split)
         engine.train_start(epochs, self.data.num_batches)
         self.state.begin_epochs()
 

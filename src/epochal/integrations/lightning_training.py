@@ -241,6 +241,7 @@ class Training:
             engine.step = trainer.global_step
         if self.point is not None or natively:
             engine.fire("on_resume")
+        engine.metrics.validation_comes = trainer.enable_validation
         epochs = trainer.max_epochs
         engine.train_start(epochs if epochs is not None and epochs >= 0 else None, self.num_batches())
 

@@ -42,11 +42,10 @@ def facts(trainer: Any) -> dict[str, Any]:
     """Return where the trainer stands: its ``trainer_state.json`` as text, and the sums it keeps to itself."""
     state = {one.name: getattr(trainer.state, one.name) for one in fields(trainer.state)}
     state["stateful_callbacks"] = native_states(trainer)
-    running = getattr(trainer, "_tr_loss", None)  # before 5.0 a local variable
     return {
         "state": json.dumps(state, default=as_number),
         "sums": {name: getattr(trainer, name) for name in SUMS if hasattr(trainer, name)},
-        "tr_loss": None if running is None else running.detach().clone(),
+        "tr_loss": trainer._tr_loss.detach().clone(),
         "current_flos": float(trainer.current_flos),
     }
 
@@ -135,12 +134,9 @@ def check_place(saved: Any, trainer: Any, loader: Any, epoch: int, steps_per_epo
 def put_back(saved: Any, trainer: Any) -> None:
     """Give the trainer what its own resume forgets: what it has summed up, and the states of its callbacks."""
     known = saved.load("trainer")
-    last = "_globalstep_last_logged"
     for name, value in known["sums"].items():
-        if hasattr(trainer, name) and (name != last or known["tr_loss"] is not None):  # what came behind it is lost
-            setattr(trainer, name, value)
-    if known["tr_loss"] is not None and hasattr(trainer, "_tr_loss"):
-        trainer._tr_loss.copy_(known["tr_loss"])
+        setattr(trainer, name, value)
+    trainer._tr_loss.copy_(known["tr_loss"])
     trainer.current_flos = known["current_flos"]
     restore_callbacks(trainer, json.loads(known["state"])["stateful_callbacks"])
 

@@ -140,6 +140,7 @@ class Training:
         engine.fire("on_pretrain_routine_end")
         if self.point is not None or state.global_step:
             engine.fire("on_resume")
+        engine.metrics.validation_comes = str(self.trainer.args.eval_strategy.value) != "no"
         engine.train_start(planned, self.batches)
         self.asked.take_stop(control)
 

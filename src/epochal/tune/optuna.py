@@ -114,7 +114,8 @@ class Prune(Callback):
 
     def check_measured(self, run: "Run") -> None:
         """Raise MetricNotFound for a metric that was never measured."""
-        if not self.measured and run.epoch >= self.after and run.stop_reason is None:
+        waits = run.metrics.validation_comes or run.epoch < self.after
+        if not self.measured and not waits and run.stop_reason is None:
             why = f"; {self!r} needs it: log it, or if it comes only from a later epoch on, give Prune after=n epochs"
             raise MetricNotFound(self.metric, run.metrics, why=why)
 
