@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 from epochal.checkpointing.layout import FOLDER
 from epochal.checkpointing.saver import Resumes, RunSaver
@@ -14,12 +14,22 @@ from epochal.checkpointing.store import CheckpointStore
 from epochal.core import lifetime
 from epochal.core.callback import Callback
 from epochal.core.errors import AttachError, CheckpointError
+from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.portable import PackedRun, pack, unpack
 from epochal.runs.folder import RunFolder
 from epochal.runs.resume import ResumePoint, find_resume_point
 
 Resume = bool | str | os.PathLike[str]
+
+
+class Options(TypedDict):
+    """How ``attach`` was called: its keyword arguments."""
+
+    fitness: FitnessSpec
+    dir: str | os.PathLike[str] | None
+    name: str | None
+    resume: Resume
 
 
 class Place(NamedTuple):
@@ -103,6 +113,28 @@ class Entry(ABC):
             delattr(self.host, self.method)
         else:
             setattr(self.host, self.method, self.before)
+
+
+def enter(
+    kind: type[Entry],
+    host: Any,
+    callbacks: Sequence[Callback],
+    title: str,
+    provides: frozenset[str],
+    owns: Mapping[str, str],
+    options: Options,
+    *,
+    folder: Callable[[Place], RunFolder | None] | None = None,
+) -> Run:
+    """Put an entry of this kind at a trainer; all that can be wrong is said before.
+
+    ``folder`` returns where the next training's files go, or None where only the trainer will know.
+    """
+    check_free(host, kind.method, options["resume"])
+    place = Place(None if options["dir"] is None else os.fspath(options["dir"]), options["name"])
+    where = RunFolder(place.parent, place.name) if folder is None else folder(place)  # a wrong name is said now
+    run = Run(host=title, provides=provides, owns=owns, folder=where, fitness=options["fitness"])
+    return kind(host, run, place, options["resume"]).put(callbacks)
 
 
 def check_free(host: Any, method: str, resume: Resume) -> None:

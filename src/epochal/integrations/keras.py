@@ -1,17 +1,14 @@
 """Keras 3: ``model.fit`` on the instance becomes an entry that lets a run see each training."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from epochal.core.callback import Callback
 from epochal.core.errors import AttachError
 from epochal.core.events import EVENT_NAMES
-from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
-from epochal.integrations.entry import Entry, Place, Resume, check_free
-from epochal.runs.folder import RunFolder
+from epochal.integrations.entry import Entry, Options, enter
 
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end"})
 IN_A_STEP = frozenset({"optimizer_step", "on_before_zero_grad", "data", "outputs"})  # what only torch shows
@@ -46,15 +43,7 @@ class FitEntry(Entry):
             training.leave()
 
 
-def bind(
-    host: Any,
-    callbacks: Sequence[Callback],
-    *,
-    fitness: FitnessSpec,
-    dir: str | os.PathLike[str] | None,  # noqa: A002
-    name: str | None,
-    resume: Resume,
-) -> Run:
+def bind(host: Any, callbacks: Sequence[Callback], **options: Unpack[Options]) -> Run:
     """Attach callbacks to a Keras model; all that can be wrong is said before the model is touched."""
     import keras
 
@@ -66,14 +55,7 @@ def bind(
     for one in callbacks:
         if isinstance(one, keras.callbacks.Callback):
             raise AttachError(f"{type(one).__name__} is Keras' own: give it to fit(callbacks=[...]), not to attach")
-    check_free(host, FitEntry.method, resume)
-    place = Place(None if dir is None else os.fspath(dir), name)
     shown = backend == "torch"
-    run = Run(
-        host="Keras",
-        provides=PROVIDES | IN_A_STEP if shown else PROVIDES,
-        owns=OWNS if shown else OWNS | dict.fromkeys(IN_A_STEP, IN_A_GRAPH),
-        folder=RunFolder(place.parent, place.name),  # what is wrong with a name is said now
-        fitness=fitness,
-    )
-    return FitEntry(host, run, place, resume).put(callbacks)
+    provides = PROVIDES | IN_A_STEP if shown else PROVIDES
+    owns = OWNS if shown else OWNS | dict.fromkeys(IN_A_STEP, IN_A_GRAPH)
+    return enter(FitEntry, host, callbacks, "Keras", provides, owns, options)

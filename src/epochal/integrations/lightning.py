@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from epochal.core.callback import Callback
 from epochal.core.errors import ArgumentError, AttachError, CapabilityError
 from epochal.core.events import EVENT_NAMES
-from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
-from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.integrations.entry import Entry, Options, enter
 from epochal.integrations.lightning_native import is_search
 from epochal.integrations.lightning_training import Training
 from epochal.runs.folder import RunFolder
@@ -80,20 +79,8 @@ class FitEntry(Entry):
         return self.watched(whole)
 
 
-def bind(
-    host: Any,
-    callbacks: Sequence[Callback],
-    *,
-    fitness: FitnessSpec,
-    dir: str | os.PathLike[str] | None,  # noqa: A002
-    name: str | None,
-    resume: Resume,
-) -> Run:
+def bind(host: Any, callbacks: Sequence[Callback], **options: Unpack[Options]) -> Run:
     """Attach callbacks to a Lightning Trainer; all that can be wrong is said before the trainer is touched."""
-    check_free(host, FitEntry.method, resume)
     if getattr(host.strategy.launcher, "_start_method", None) == "spawn":
         raise AttachError(SPAWN)
-    place = Place(None if dir is None else os.fspath(dir), name)
-    folder = RunFolder(place.parent, place.name)
-    run = Run(host="Lightning", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
-    return FitEntry(host, run, place, resume).put(callbacks)
+    return enter(FitEntry, host, callbacks, "Lightning", PROVIDES, OWNS, options)

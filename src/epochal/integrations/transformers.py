@@ -3,15 +3,14 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from epochal.core.callback import Callback
 from epochal.core.errors import CapabilityError
 from epochal.core.events import EVENT_NAMES
-from epochal.core.fitness import FitnessSpec
 from epochal.core.log import log
 from epochal.core.run import Run
-from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.integrations.entry import Entry, Options, enter
 from epochal.integrations.transformers_names import aliases, expected
 from epochal.integrations.transformers_state import check
 from epochal.integrations.transformers_training import Training
@@ -82,19 +81,8 @@ def check_processes(count: int) -> None:
         )
 
 
-def bind(
-    host: Any,
-    callbacks: Sequence[Callback],
-    *,
-    fitness: FitnessSpec,
-    dir: str | os.PathLike[str] | None,  # noqa: A002
-    name: str | None,
-    resume: Resume,
-) -> Run:
+def bind(host: Any, callbacks: Sequence[Callback], **options: Unpack[Options]) -> Run:
     """Attach callbacks to a Trainer; all that can be wrong is said before it is touched."""
-    check_free(host, TrainEntry.method, resume)
-    place = Place(None if dir is None else os.fspath(dir), name)
-    folder = RunFolder(place.parent, place.name)
-    run = Run(host="Transformers Trainer", provides=PROVIDES, owns=OWNS, folder=folder, fitness=fitness)
+    run = enter(TrainEntry, host, callbacks, "Transformers Trainer", PROVIDES, OWNS, options)
     run.engine.aliases.update(aliases(expected(host.args, host.eval_dataset)))
-    return TrainEntry(host, run, place, resume).put(callbacks)
+    return run

@@ -1,18 +1,16 @@
 """Ultralytics YOLO: ``model.train`` on the instance becomes an entry that lets a run see each training."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from epochal.core import lifetime
 from epochal.core.callback import Callback
 from epochal.core.errors import AttachError
 from epochal.core.events import EVENT_NAMES
-from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
-from epochal.integrations.entry import Entry, Place, Resume, check_free
+from epochal.integrations.entry import Entry, Options, Place, enter
 from epochal.integrations.portable import PackedRun, pack, unpack
 from epochal.integrations.ultralytics_resume import Resumption, hand_over, plan
 from epochal.integrations.ultralytics_training import Training
@@ -42,6 +40,12 @@ def folder_in(place: Place, save_dir: Path) -> RunFolder:
     """Return the folder of a training that Ultralytics puts into ``save_dir``: ``epochal`` there, unless told."""
     folder = RunFolder(place.dir if place.dir is not None else save_dir, place.name or "epochal")
     return folder if place.dir is not None or place.name is not None else TrainerFolder(folder, save_dir.name)
+
+
+def known_folder(place: Place) -> RunFolder | None:
+    """Return the folder of the next training, if ``attach`` was told where; what is wrong with a name is said."""
+    folder = folder_in(place, Path())
+    return folder if place.dir is not None else None
 
 
 class TrainerFolder(RunFolder):
@@ -154,22 +158,9 @@ class TrainEntry(Entry):
         return None if resume is None else plan(self.host, resume, given, place=self.place, seen=self.seen)
 
 
-def bind(
-    host: Any,
-    callbacks: Sequence[Callback],
-    *,
-    fitness: FitnessSpec,
-    dir: str | os.PathLike[str] | None,  # noqa: A002
-    name: str | None,
-    resume: Resume,
-) -> Run:
+def bind(host: Any, callbacks: Sequence[Callback], **options: Unpack[Options]) -> Run:
     """Attach callbacks to a YOLO model; all that can be wrong is said before the model is touched."""
-    check_free(host, TrainEntry.method, resume)
-    place = Place(None if dir is None else os.fspath(dir), name)
-    folder = folder_in(place, Path())  # what is wrong with a name is said now
-    where = folder if dir is not None else None
-    run = Run(host="Ultralytics YOLO", provides=PROVIDES, owns=OWNS, folder=where, fitness=fitness)
-    return TrainEntry(host, run, place, resume).put(callbacks)
+    return enter(TrainEntry, host, callbacks, "Ultralytics YOLO", PROVIDES, OWNS, options, folder=known_folder)
 
 
 def said(options: Mapping[str, Any]) -> dict[str, Any]:
