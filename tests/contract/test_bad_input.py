@@ -100,7 +100,10 @@ def test_a_metric_never_logged_when_a_policy_needs_it(policy, metric):
     message = said(lambda: simulate([policy()], LOSSES))
     assert message.startswith(f"no metric '{metric}' was measured so far")
     assert "Logged: " in message
-    assert "needs it: log it, or if it comes only from a later epoch on, give the condition .after(epochs=n)" in message
+    assert (
+        "needs it: log it, or if it comes only from a later epoch on, write a Stop or Checkpoint whose condition has .after(epochs=n)"
+        in message
+    )
 
 
 # -- arguments of policies --------------------------------------------------------------------------------------------
