@@ -207,7 +207,6 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def main(folder: Path) -> int:
     """Print the table; return 1 if a case differs, or there is none."""
-    logging.getLogger("epochal").setLevel("ERROR")
     failed, found = 0, 0
     for name, compare in CASES.items():
         path = folder / f"{name}.jsonl"
@@ -224,4 +223,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("epochal").setLevel("ERROR")
     sys.exit(main(Path(sys.argv[1])))

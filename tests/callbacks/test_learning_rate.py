@@ -243,7 +243,10 @@ def test_a_training_of_unknown_length_is_refused_with_the_cure():
         run.engine.rate_host = Host()
         run.add(callback)
         lifetime.begin(run)
-        run.engine.train_start(None)
+        try:
+            run.engine.train_start(None)
+        finally:
+            lifetime.finish(run)
 
     with pytest.raises(ArgumentError, match="number of epochs; pass length="):
         start(LearningRate(Cosine()))
