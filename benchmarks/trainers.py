@@ -314,10 +314,10 @@ def yolo() -> Train:
 
 WITHOUT_OWN = {"pytorch"}
 TRAINERS: dict[str, tuple[str, Callable[[], Train], int]] = {
-    "pytorch": ("plain PyTorch, `Loop`", plain_pytorch, 30),
-    "lightning": ("Lightning", lightning, 15),
-    "transformers": ("Hugging Face Trainer", transformers, 15),
-    "keras": ("Keras on TensorFlow", keras, 15),
+    "pytorch": ("plain PyTorch, `Loop`", plain_pytorch, 15),
+    "lightning": ("Lightning", lightning, 10),
+    "transformers": ("Hugging Face Trainer", transformers, 10),
+    "keras": ("Keras on TensorFlow", keras, 6),
     "yolo": ("Ultralytics YOLO26n", yolo, 5),
 }
 

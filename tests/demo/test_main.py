@@ -104,6 +104,7 @@ def test_a_training_that_did_not_learn_is_an_error_that_says_so(console, monkeyp
     assert "after epoch 1 of at most 1" in console.export_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_the_report(tmp_path):
     command = [sys.executable, "-m", "epochal", "demo", "--trainer", "pytorch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "110"}) as demo:

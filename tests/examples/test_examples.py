@@ -9,6 +9,7 @@ import pytest
 from tools.house import ROOT
 
 
+@pytest.mark.slow
 def test_the_ultralytics_example_warns_of_a_stale_fitness_once_and_prints_the_fresh_one(
     coco8, yolo26n_here, monkeypatch, capsys, caplog
 ):

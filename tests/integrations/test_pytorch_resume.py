@@ -7,7 +7,9 @@ from epochal import Callback, Checkpoint, Loop
 from epochal.core.errors import CheckpointError
 from tests.faults.loops import EPOCHS, LOOPS, differences, train
 
-SLOW = {"NoisyWorkers", "PersistentWorkers", "OwnWorkers", "StatefulWorkers"}  # workers are made for every resume
+SLOW = {  # most make workers for every resume
+    "NoisyWorkers", "PersistentWorkers", "OwnWorkers", "StatefulWorkers", "DataWithGenerator", "Stateful",
+}  # fmt: skip
 
 RARE = {
     "StepFirst", "Sparse", "GeneratorPerEpoch", "Replaced", "Forgetting", "Streaming", "Breaking", "WithoutOptimizer",
