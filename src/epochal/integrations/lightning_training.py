@@ -33,6 +33,8 @@ HOOKS = (
     "on_train_epoch_end", "on_validation_start", "on_validation_batch_start", "on_validation_batch_end",
     "on_validation_end", "on_train_end", "on_exception",
 )  # fmt: skip
+# Lightning asks whether a hook can be called, and times it if so, which costs more than many a hook.
+UNHEARD = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 
 
 class Training:
@@ -84,6 +86,8 @@ class Training:
         self.bridge = import_module(kind.__module__.removesuffix(".trainer.trainer")).Callback()
         for hook in HOOKS:
             setattr(self.bridge, hook, getattr(self, hook))
+        for hook in UNHEARD:
+            setattr(self.bridge, hook, None)
         self.trainer.callbacks.append(self.bridge)
         self.undo.append(self.leave)
 
