@@ -50,9 +50,10 @@ def python_state() -> Any:
     """
     import random
 
-    owner: Any = getattr(random.getstate, "__self__")  # noqa: B009  typeshed does not know it
-    inline, address = _inline(type(owner)), id(owner) + object.__basicsize__
-    return _python.state(owner, address, random.getstate, 2) if inline else random.getstate()
+    owner: Any = getattr(random.getstate, "__self__", None)  # None: somebody has put a function of theirs there
+    if owner is None or not _inline(type(owner)):
+        return random.getstate()
+    return _python.state(owner, id(owner) + object.__basicsize__, random.getstate, 2)
 
 
 @cache
