@@ -24,8 +24,8 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/epochal demo $(DEMO_ARGS)
 
-test: $(VENV)/.dev
-	$(PARALLEL) -m "not slow" $(TEST_ARGS)
+test: $(VENV)/.dev  # the examples in src and docs are run by `make check`
+	$(PARALLEL) -m "not slow" tests $(TEST_ARGS)
 
 test-all: $(VENV)/.dev
 	$(PARALLEL) $(TEST_ARGS)

@@ -24,22 +24,12 @@ from epochal import (
 )
 from epochal.core.errors import AttachError, CapabilityError
 from epochal.testing import RecordEvents, check_events
-from tests.trainers.transformers import data, net, preloaded, trainer
+from tests.trainers.transformers import data, net, trainer
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded(tmp_path_factory):
-    with preloaded(tmp_path_factory.mktemp("first")):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _watched(monkeypatch):
-    """Every trace is held against the grammar."""
-    monkeypatch.setenv("EPOCHAL_DEBUG", "1")
+pytestmark = pytest.mark.usefixtures("transformers_preloaded", "traces_checked")
 
 
 def weights(host):

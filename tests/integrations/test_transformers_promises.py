@@ -11,22 +11,12 @@ import pytest
 from epochal import Checkpoint, EarlyStopping, Every, MetricNotFound, ResumableLoader, SaveOnException, attach
 from epochal.core.errors import CapabilityError, CheckpointError
 from epochal.testing import RecordEvents
-from tests.trainers.transformers import BATCHES, data, net, preloaded, trainer
+from tests.trainers.transformers import BATCHES, data, net, trainer
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded(tmp_path_factory):
-    with preloaded(tmp_path_factory.mktemp("first")):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _watched(monkeypatch):
-    """Every trace is held against the grammar."""
-    monkeypatch.setenv("EPOCHAL_DEBUG", "1")
+pytestmark = pytest.mark.usefixtures("transformers_preloaded", "traces_checked")
 
 
 def small(room):

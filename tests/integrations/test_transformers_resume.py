@@ -11,18 +11,16 @@ import pytest
 from epochal import Checkpoint, EarlyStopping, Every, attach
 from epochal.core.errors import CheckpointError
 from tests.faults.forks import ended, forked
-from tests.trainers.transformers import net, preloaded, trainer
+from tests.trainers.transformers import net, trainer
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+
+pytestmark = [
+    pytest.mark.usefixtures("transformers_preloaded"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes"),
+]
 CLOCK = ("runtime", "per_second")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded(tmp_path_factory):
-    with preloaded(tmp_path_factory.mktemp("first")):
-        yield
 
 
 @pytest.fixture(scope="module")
