@@ -169,7 +169,10 @@ def _table(*columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(*columns, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # on a narrow terminal nothing is left out
+    return table
 
 
 if __name__ == "__main__":
