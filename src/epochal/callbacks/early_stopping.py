@@ -117,6 +117,11 @@ class EarlyStopping(Stopping):
         """The name of the metric."""
         return self.plateau.metric
 
+    @property
+    def at_batches(self) -> bool:
+        """False: it stops at checks."""
+        return False
+
     def implies(self) -> "Sequence[Callback]":
         """Return the Checkpoint that keeps the best, if that is to be restored."""
         if not self.restore_best:

@@ -85,6 +85,11 @@ class LearningRate(Callback):
             self._waits = False
             self.apply(run, run.step, last_chance=True)
 
+    @property
+    def at_batches(self) -> bool:
+        """Whether each step has its own rate."""
+        return self.every == "step"
+
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Set the rate that the next epoch or step uses."""
         if self.every == "step":

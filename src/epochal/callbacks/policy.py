@@ -50,6 +50,11 @@ class Policy(Callback, ABC):
         for metric in self.when.watches:
             run.metrics.watch(metric)
 
+    @property
+    def at_batches(self) -> bool:
+        """Whether the condition may hold at the end of a batch."""
+        return self.when.at_batches
+
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Ask the condition, then act if it holds."""
         holds = self.when.ask(now)

@@ -126,6 +126,11 @@ class WeightAverage(Averaging):
         if since >= 0 and since % self.every == 0 and not run.engine.epoch_cut:
             self.update(run)
 
+    @property
+    def at_batches(self) -> bool:
+        """False: the rates change at epochs' ends."""
+        return False
+
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Set the rates of the next epoch."""
         if now.ended == "epoch":

@@ -54,6 +54,7 @@ class RunSaver:
         self.run, self.store, self.parts, self.resumes = run, store, parts, resumes
         self.optimizers = optimizers or (lambda: [run.optimizer])
         self.order: Callable[[], str | None] = lambda: None  # the fingerprint of the data's order
+        self.half_done: Callable[[], bool] = lambda: False  # something of the host's, behind this batch
         self.snapshots: dict[str, Snapshot] = {}  # who -> how it wants states to be taken
         self.writer: Writer | None = None
         self.timing: Timing | None = None  # of the newest save
@@ -96,8 +97,12 @@ class RunSaver:
         engine = self.run.engine
         if engine.in_epoch:  # after an error in it a batch may be half done, and callbacks have seen the epoch's end
             whole = engine.error is None and not (engine.batches_done or engine.saves_wait)
-            return whole and self.resumes == "batch"
+            return whole and self.resumes_inside()
         return self.resumes != "no" and not engine.epoch_cut
+
+    def resumes_inside(self) -> bool:
+        """Say whether the host can go on exactly from the end of this batch."""
+        return self.resumes == "batch" and not self.half_done()
 
     def write(self, captured: Captured) -> Exception | None:
         """Have the checkpoint written; return the error if one shows at once. The stall is charged to who asked."""
@@ -132,7 +137,7 @@ class RunSaver:
         """
         engine, store = self.run.engine, self.store
         ends = engine.batches_done and not engine.epoch_cut
-        near = engine.in_epoch and (ends or (engine.saves_wait and self.resumes == "batch"))
+        near = engine.in_epoch and (ends or (engine.saves_wait and self.resumes_inside()))
         return near and self.resumes != "no" and bool(store.rules or store.checkpoints)
 
     def last_request(self, reason: str) -> SaveRequest | None:

@@ -33,6 +33,9 @@ class Condition(ABC):
     state: Any = None
     """A dataclass of numbers, all with defaults, that must survive a restart, or None; ``state_dict`` returns it."""
 
+    at_batches: bool = True
+    """Whether it may hold, or learn something, at the end of a batch; False: it need not be asked there."""
+
     _memo: list[Any] | None = None  # the moment at which it was last asked, and the answer
 
     def __getstate__(self) -> Any:
@@ -172,6 +175,7 @@ class Combination(Condition):
             one = _condition(member, self.sign)
             flat.extend(one.members if isinstance(one, Combination) and type(one) is type(self) else (one,))
         self.members: tuple[Condition, ...] = tuple(flat)
+        self.at_batches = any(member.at_batches for member in flat)
 
     @property
     def settles(self) -> frozenset[str]:
@@ -348,6 +352,7 @@ class After(Wrapper):
         check_count(epochs, owner="after", argument="epochs")
         super().__init__(inner)
         self.epochs = epochs
+        self.at_batches = inner.at_batches
         self._open = False
 
     def holds(self, now: Moment) -> bool:

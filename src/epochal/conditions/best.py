@@ -5,13 +5,13 @@ from typing import final
 
 from epochal.conditions.arguments import check_metric
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
-from epochal.conditions.of_metric import OfChecks
+from epochal.conditions.of_metric import AtChecks
 from epochal.core.moment import Moment
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Best(OfChecks):
+class Best(AtChecks):
     """Hold at a check that is strictly better than all before, and only at that moment.
 
     >>> best = Best("val/loss")

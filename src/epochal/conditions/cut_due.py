@@ -6,7 +6,7 @@ from typing import final
 from epochal.conditions.arguments import check_count, check_metric, check_whole
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
 from epochal.conditions.habits import OURS
-from epochal.conditions.of_metric import OfChecks
+from epochal.conditions.of_metric import AtChecks
 from epochal.conditions.presets import CUTS, CutPreset, Cuts, delta
 from epochal.core.moment import Moment
 
@@ -26,7 +26,7 @@ class Waiting(Track):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class CutDue(OfChecks):
+class CutDue(AtChecks):
     """Hold at a check with which the learning rate is to be cut (internal): the p-th bad one since the best or the cut.
 
     >>> due = CutDue("val/loss", patience=2)

@@ -29,6 +29,12 @@ class OfChecks(OfMetric):
         return frozenset((self.metric,))
 
 
+class AtChecks(OfChecks):
+    """A condition that holds at a check only, not until the next (internal)."""
+
+    at_batches = False
+
+
 class OfValues(OfMetric):
     """A condition about every value of one metric that reaches the host (internal).
 

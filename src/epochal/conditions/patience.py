@@ -8,7 +8,7 @@ from epochal.conditions.arguments import check_metric, check_number, check_whole
 from epochal.conditions.base import Condition
 from epochal.conditions.better import Improvement, Mode, Track, infer_mode
 from epochal.conditions.habits import single
-from epochal.conditions.of_metric import OfChecks
+from epochal.conditions.of_metric import AtChecks
 from epochal.conditions.presets import STOPS, StopPreset, Stops, delta
 from epochal.core.moment import Moment
 
@@ -39,7 +39,7 @@ class Judged(Track):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Patience(OfChecks):
+class Patience(AtChecks):
     """Hold at a check at which a library's own early stopping would stop (internal).
 
     >>> patience = Patience("val/loss", compat="keras", patience=2)
@@ -152,6 +152,8 @@ class NewBest(Condition):
 
     The other is asked first.
     """
+
+    at_batches = False
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience

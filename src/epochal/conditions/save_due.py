@@ -48,6 +48,7 @@ class SaveDue(Condition):
     Lightning saves what is among the ``keep_best`` best. How each library decides is its row in ``SAVES``.
     """
 
+    at_batches = False
     metric: str | None
     _: KW_ONLY
     compat: Saves

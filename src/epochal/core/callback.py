@@ -65,6 +65,11 @@ class Callback:
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Decide, after all callbacks of a batch's, a validation's or an epoch's end; what policies override."""
 
+    @property
+    def at_batches(self) -> bool:
+        """Whether ``at_safe_point`` is called at the end of each batch too; False saves the time."""
+        return True
+
     def before_step(self, run: "Run", optimizer: Any) -> None:
         """Look at or change the gradients of a step: accumulated, unscaled and, where the trainer clips, clipped.
 

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from epochal.core.run import Run
 
 SAFE_POINT = "at_safe_point"
+BATCH_POINT = "at_safe_point of a batch"  # the same method, of those who decide there too
 BEFORE_STEP = "before_step"
-ASKED = {SAFE_POINT: "the moment", BEFORE_STEP: "the optimizer"}  # like events, but with a second argument: it
+ASKED = {  # like events, but with a second argument: it
+    SAFE_POINT: "the moment",
+    BATCH_POINT: "the moment",
+    BEFORE_STEP: "the optimizer",
+}
 FAILURES_IN_A_ROW = 3
 
 

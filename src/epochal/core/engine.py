@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from epochal.core.dispatch import BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
+from epochal.core.dispatch import BATCH_POINT, BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
 from epochal.core.groups import Groups
 from epochal.core.host import Predictor, RateHost, Record, Saver, Trial
@@ -58,7 +58,9 @@ class Engine:
         self.slots = slots = self.dispatcher.slots
         self.batch_starts, self.batch_ends = slots["on_train_batch_start"], slots["on_train_batch_end"]
         self.steps, self.gradients = slots["optimizer_step"], slots["on_before_zero_grad"]
-        self.policies, self.before_steps = slots[SAFE_POINT], slots[BEFORE_STEP]
+        self.policies, self.batch_policies, self.before_steps = (
+            slots[one] for one in (SAFE_POINT, BATCH_POINT, BEFORE_STEP)
+        )
         self.grammar_watch: GrammarWatch | None = None
         self.reset()
 
@@ -71,6 +73,7 @@ class Engine:
         self.history: list[Mapping[str, float]] = []  # frozen rows
         self.params: dict[str, Any] = {}
         self.sinks: tuple[Callable[[Record], None], ...] = ()
+        self.answer: Callable[[str, str, str], None] | None = None  # tells who sent a command what became of it
         self.when_over: list[Callable[[], None]] = []  # called after teardown, when the summary is whole
         self.notes: list[str] = []  # what the summary at the end must say
         self.checkpoint_error: Exception | None = None
@@ -149,9 +152,10 @@ class Engine:
     def safe_point(self, ended: Ended, settled: Mapping[str, float] | None = None) -> None:
         """Ask the policies, then take what was asked for; called after all callbacks of a moment."""
         now: Moment | None = None
-        if self.policies.calls:
+        policies = self.batch_policies if ended == "batch" else self.policies
+        if policies.calls:
             now = self.moment(ended, settled)
-            self.policies.ask(self.run, now)
+            policies.ask(self.run, now)
         if self.requests.waiting:
             serve(self, now, ended, settled)
 
@@ -243,7 +247,7 @@ class Engine:
         if self.batch_ends.calls:
             self.batch_ends.fire(self.run)
         self.in_batch = False
-        if self.policies.calls or requests.waiting:
+        if self.batch_policies.calls or requests.waiting:
             self.safe_point("batch")
         self.data = self.outputs = None
 

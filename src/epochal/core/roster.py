@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.core.callback import Callback, given_name
-from epochal.core.dispatch import ASKED, BEFORE_STEP, Dispatcher, Handle
+from epochal.core.dispatch import ASKED, BATCH_POINT, BEFORE_STEP, SAFE_POINT, Dispatcher, Handle
 from epochal.core.errors import ArgumentError, AttachError, CapabilityError, UnknownEvent, nearest
 from epochal.core.events import EVENT_NAMES, OWN_DECLARED
 from epochal.core.log import log
@@ -64,6 +64,8 @@ class Roster:
             for event in (*EVENT_NAMES, *OWN_DECLARED, *ASKED):
                 if overridden(callback, event):
                     self.listen(callback, event)
+            if overridden(callback, SAFE_POINT) and callback.at_batches:
+                self.listen(callback, SAFE_POINT, slot=BATCH_POINT)
         except BaseException:
             self.remove(callback)
             raise
@@ -93,10 +95,10 @@ class Roster:
             if (method.startswith("on_") or nearest(method, UNPREFIXED, 0.85)) and callable(getattr(callback, method))
         ]  # fmt: skip
 
-    def listen(self, callback: Callback, event: str) -> Handle:
-        """Add one method of a callback to an event."""
+    def listen(self, callback: Callback, event: str, *, slot: str | None = None) -> Handle:
+        """Add one method of a callback to an event, or to a slot of another name."""
         return self.dispatcher.listen(
-            event, getattr(callback, event), label=self.label(callback), guarded=callback.guarded
+            slot or event, getattr(callback, event), label=self.label(callback), guarded=callback.guarded
         )
 
     def check(self, callback: Callback) -> str:

@@ -70,6 +70,7 @@ class Training:
         self.saver = begin(self.run, folder, self.point, self.parts, resumes="epoch", trainer=trainer, model=model)
         self.saver.optimizers = lambda: trainer.optimizers
         self.saver.order = lambda: self.feed.position.order
+        self.saver.half_done = lambda: half_done(trainer, self.feed, self.values)
         engine.metrics.aliases = Names(known=engine.metrics.entries)
         self.undo += switch_off_replaced(self.run, trainer)
         engine.fire("on_pretrain_routine_start")
@@ -335,7 +336,7 @@ class Training:
         outputs, self.outputs = self.outputs, None
         self.engine.groups.held = self.trainer.fit_loop.epoch_loop._should_accumulate()
         self.values.end_batch()
-        self.saver.resumes = "epoch" if half_done(self.trainer, self.feed, self.values) else "batch"
+        self.saver.resumes = "batch"
         if self.values.loss is not None and isinstance(outputs, dict) and "loss" in outputs:
             outputs = {**outputs, "loss": self.values.loss}
         self.engine.batch_end(outputs)

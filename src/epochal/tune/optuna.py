@@ -101,6 +101,11 @@ class Prune(Callback):
         """Forget what an epoch measured that was given up."""
         self.newest = None
 
+    @property
+    def at_batches(self) -> bool:
+        """False: no value settles there."""
+        return False
+
     def at_safe_point(self, run: "Run", now: "Moment") -> None:
         """Take the settled value; report it at the epoch's end and ask."""
         value = now.settled.get(self.metric)
