@@ -6,7 +6,7 @@ from typing import Any
 
 from epochal.core.errors import MissingExtra
 from epochal.loggers.files import replace
-from epochal.loggers.image import as_png
+from epochal.runs.png import as_png
 
 INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without black and with its yellow darker: it stands on white too.

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from epochal.core.tensors import Scalar
 
@@ -46,6 +46,15 @@ class RollbackRequest(NamedTuple):
     skip: tuple[int, int] | None = None
 
 
+class Command(NamedTuple):
+    """What somebody outside wants of a running training: a verb's name and its arguments, as JSON values."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+    by: str
+
+
 class Requests:
     """The requests that wait; any thread may add, only the training thread takes (deque.append is atomic).
 
@@ -59,6 +68,8 @@ class Requests:
         self.rates: deque[RateRequest] = deque()
         self.logs: deque[Mapping[str, Scalar]] = deque()
         self.rollbacks: list[RollbackRequest] = []
+        self.commands: deque[Command] = deque()
+        self.paused = False
         self.failures: deque[Exception] = deque()  # of checkpoints that were written in the background
         self.signals: list[int] = []  # in the order in which they came
         self.deadline: float | None = None  # of the monotonic clock, after a signal
@@ -79,6 +90,11 @@ class Requests:
     def add_failure(self, error: Exception) -> None:
         """Let the failure of a checkpoint be told at the next safe point."""
         self.failures.append(error)
+        self.waiting = True
+
+    def add_command(self, command: Command) -> None:
+        """Let a command wait for the next safe point."""
+        self.commands.append(command)
         self.waiting = True
 
     def add_rate(self, request: RateRequest) -> None:

@@ -9,6 +9,7 @@ from epochal.core.errors import AttachError
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.untested import warn_if_untested
+from epochal.runs.recorder import Recorder
 
 GROUP = "epochal.integrations"  # of entry points: packages that bring an integration of their own
 HOSTS = {  # prefix of the module that defines the trainer's class -> the integration that binds it
@@ -40,11 +41,15 @@ def attach(
     dir: str | os.PathLike[str] | None = None,  # noqa: A002  the contract's name
     name: str | None = None,
     resume: bool | str | os.PathLike[str] = False,
+    store: bool = True,
+    control: bool = True,
 ) -> Run:
     """Let callbacks watch and steer every training of a trainer; the rest of the script stays as it is.
 
     ``fitness`` names the objective: a metric, "-val/loss" for one to be minimised, or a function of the metrics.
-    ``dir`` and ``name`` say where the run's files go. Whatever is wrong is said here, and nothing is attached then.
+    ``dir`` and ``name`` say where the run's files go. ``store=False`` records nothing there of what is logged, with
+    ``control=False`` nobody steers the training from the page or with ``epochal stop RUN``. Whatever is wrong is said
+    here, and nothing is attached then.
 
     >>> attach([1, 2])
     Traceback (most recent call last):
@@ -59,7 +64,10 @@ def attach(
         raise AttachError(f"{type(trainer).__name__} cannot be attached. Supported: {SUPPORTED}. {cure}")
     warn_if_untested(home)
     integration: Any = import_module(module)
-    return integration.bind(trainer, callbacks, fitness=fitness, dir=dir, name=name, resume=resume)
+    run: Run = integration.bind(trainer, callbacks, fitness=fitness, dir=dir, name=name, resume=resume)
+    if store:
+        Recorder(run, control=control)
+    return run
 
 
 def outside() -> dict[str, str]:

@@ -58,6 +58,8 @@ class Loop:
         dir: str | os.PathLike[str] | None = None,  # noqa: A002  # the contract's name
         name: str | None = None,
         resume: bool | str | os.PathLike[str] = False,
+        store: bool = True,
+        control: bool = True,
     ) -> None:
         from epochal.runs.folder import RunFolder
         from epochal.runs.resume import find_resume_point
@@ -76,6 +78,11 @@ class Loop:
         self.used = False
         for callback in callbacks:
             self.run.add(callback)
+        if store:
+            # What records a run is a fifth of what importing Loop would cost.
+            from epochal.runs.recorder import Recorder
+
+            Recorder(self.run, control=control)
 
     def __getattr__(self, name: str) -> Any:
         """Say how a Loop is used, to who asks it for what its run has."""

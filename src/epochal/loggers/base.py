@@ -14,6 +14,8 @@ from epochal.core.host import Record
 from epochal.core.metrics import At
 from epochal.core.preemption import within
 from epochal.loggers.worker import Limits, Outcome, Worker, Writer
+from epochal.runs.epoch_rows import EpochRows
+from epochal.runs.media import copied
 
 if TYPE_CHECKING:
     from epochal.core.run import Run
@@ -156,8 +158,7 @@ class Session:
         self.engine = run.engine
         self.every = owner.batches()
         self.worker: Worker | None = None
-        self.pending: Record | None = None
-        self.row: tuple[int, Mapping[str, float]] = (0, {})  # the length of the history with this epoch, and its row
+        self.epochs = EpochRows(run)
         self.finals: dict[str, None] = {}  # the names, in order
 
     def start(self) -> None:
@@ -193,27 +194,14 @@ class Session:
 
     def note_epoch(self) -> None:
         """Remember where this epoch ended."""
-        engine = self.engine
         self.flush_epoch()
-        extra: dict[str, Any] = {f"lr/{group}": float(rate) for group, rate in self.run.lr.items()}
-        extra["seconds"] = round(time.monotonic() - engine.started, 3)
-        self.row = len(engine.history), engine.history[-1]
-        self.pending = Record("epoch", extra, At(engine.epoch, None, engine.step), time.time())
+        self.epochs.note()
 
     def flush_epoch(self) -> None:
         """Hand the noted epoch over, with what its history holds now."""
-        pending, self.pending = self.pending, None
-        if pending is None or self.worker is None:
-            return
-        metrics, engine = self.engine.metrics, self.engine
-        length, row = self.row
-        if len(engine.history) == length:  # else the run was set back meanwhile
-            row = engine.history[-1]
-        values = {**row, **pending.values}
-        fitness = metrics.entries.get("fitness")
-        if fitness is not None and engine.fitness_rule.value is not None and fitness.at.epoch == pending.at.epoch:
-            values["fitness"] = engine.fitness_rule.value
-        self.worker.put(pending._replace(values=values))
+        record = self.epochs.take()
+        if record is not None and self.worker is not None:
+            self.worker.put(record)
 
     def close(self, end_reason: str) -> None:
         """End the worker within the limit and say what was lost, in the log and in the summary."""
@@ -259,16 +247,6 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, cut to a readable length."""
     text = str(error).strip().partition("\n")[0]
     return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def copied(image: Any) -> Any:
-    """Return a copy of an array or tensor, which the training may overwrite; what cannot be copied as it is."""
-    try:
-        if hasattr(image, "detach"):
-            return image.detach().clone()
-        return image.copy() if hasattr(image, "shape") else image
-    except Exception:  # this is the training thread; what is wrong with the image is said where it is written
-        return image
 
 
 def plain(values: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from epochal.core.errors import MissingExtra
 from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
-from epochal.loggers.image import as_png
 from epochal.loggers.mlflow_client import client_of, configured_uri, load, quick_calls, store_folder
 from epochal.loggers.worker import Limits
+from epochal.runs.png import as_png
 
 logger = logging.getLogger("epochal")
 STATUS = {

@@ -14,7 +14,7 @@ from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
 from epochal.loggers.files import LogFile
-from epochal.loggers.image import as_png
+from epochal.runs.png import as_png
 
 _numbers = itertools.count()
 

@@ -14,7 +14,7 @@ def this_process() -> dict[str, Any]:
     >>> sorted(this_process())
     ['host', 'pid', 'started']
     """
-    return {"pid": os.getpid(), "host": _host(), "started": started(os.getpid())}
+    return {"pid": os.getpid(), "host": host_name(), "started": started(os.getpid())}
 
 
 def refuse_if_trained(mark: Path) -> None:
@@ -45,7 +45,7 @@ def trained_by(mark: Path) -> int | None:
     if not isinstance(about, dict):
         return None
     pid, host, began = (cast("dict[str, Any]", about).get(name) for name in ("pid", "host", "started"))
-    if not isinstance(pid, int) or not began or pid == os.getpid() or host != _host():
+    if not isinstance(pid, int) or not began or pid == os.getpid() or host != host_name():
         return None
     return pid if started(pid) == began else None
 
@@ -85,7 +85,8 @@ def _started_ps(pid: int) -> str | None:
     return None if not began or state.startswith("Z") else began.strip()
 
 
-def _host() -> str:
+def host_name() -> str:
+    """Return the name of this machine."""
     import platform
 
     return platform.node()

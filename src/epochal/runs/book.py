@@ -1,0 +1,187 @@
+"""What a run has logged and its file may still lack: in memory, bounded, and given to the file in one transaction."""
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from epochal.runs.tail import Change, Tail
+
+MOST_POINTS = 1_000_000  # that wait for a disk, 28 bytes each
+MOST_ROWS = 20_000  # of all other tables that wait
+MOST_BYTES = 64 << 20  # of images and texts that wait
+
+CHUNK = """INSERT OR REPLACE INTO chunks (series, attempt, first, count, first_step, last_step, first_time, last_time,
+    low, high, last, sealed, points, ranges1, ranges2) VALUES (:series, :attempt, :first, :count, :first_step,
+    :last_step, :first_time, :last_time, :low, :high, :last, :sealed, :points, :ranges1, :ranges2)"""
+NEWEST = """INSERT OR REPLACE INTO newest (series, step, epoch, time, value, low, low_step, high, high_step, count)
+    VALUES (:series, :step, :epoch, :time, :value, :low, :low_step, :high, :high_step, :count)"""
+
+
+class Row(NamedTuple):
+    """A row that waits; ``attempt`` and ``session`` in its arguments count from 0 in this training."""
+
+    table: str
+    arguments: dict[str, Any]
+    replaces: bool = False
+
+    @property
+    def statement(self) -> str:
+        """The SQL that inserts it."""
+        names = ", ".join(self.arguments)
+        places = ", ".join(f":{name}" for name in self.arguments)
+        return f"INSERT {'OR REPLACE ' if self.replaces else ''}INTO {self.table} ({names}) VALUES ({places})"
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes, where it is large."""
+        data = self.arguments.get("data", self.arguments.get("text", b""))
+        return len(data) if isinstance(data, (bytes, str)) else 0
+
+
+class Part(NamedTuple):
+    """What is being written now."""
+
+    changes: list[tuple[Tail, Change]]
+    rows: int
+
+
+class Book:
+    """All that waits for the file; one thread adds to it and writes, another may add when that one hangs.
+
+    What is too much is thinned to its extremes, and ``lost`` counts it by kind.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.tails: dict[tuple[str, str], Tail] = {}
+        self.old: list[Tail] = []  # of attempts that are over, until the file has them
+        self.rows: list[Row] = []
+        self.writing = 0  # of the rows, how many are in the transaction that runs
+        self.waiting_bytes = 0
+        self.attempt = -1
+        self.lost: dict[str, int] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether the file lacks nothing."""
+        return not self.rows and not any(tail.lacking for tail in self.all_tails())
+
+    def all_tails(self) -> list[Tail]:
+        """Return every tail that may have what the file lacks."""
+        return [*self.old, *self.tails.values()]
+
+    def begin_attempt(self, *, step: int, epoch: int, time: float) -> None:
+        """Begin another attempt: what comes now stands beside what earlier ones measured at the same steps."""
+        with self.lock:
+            self.attempt += 1
+            given = {"id": self.attempt, "session": 0, "started": time, "from_step": step, "from_epoch": epoch}
+            self.add(Row("attempts", given))
+            for key, tail in list(self.tails.items()):
+                if tail.lacking:
+                    self.old.append(tail)
+                    fresh = Tail(tail.name, tail.scope, attempt=self.attempt)
+                    fresh.series, fresh.newest = tail.series, tail.newest
+                    self.tails[key] = fresh
+                else:
+                    tail.restart(self.attempt)
+
+    def take_values(self, scope: str, values: Mapping[str, float], *, step: int, epoch: int, time: float) -> None:
+        """Take one value of each of these series."""
+        with self.lock:
+            tails = self.tails
+            for name, value in values.items():
+                tail = tails.get((name, scope))
+                if tail is None:
+                    tail = tails[name, scope] = Tail(name, scope, attempt=self.attempt)
+                tail.append(step=step, epoch=epoch, time=time, value=value)
+
+    def add(self, row: Row) -> None:
+        """Take a row of another table; beyond the limits it is lost, and counted."""
+        with self.lock:
+            small = row.size < 1024
+            if len(self.rows) >= MOST_ROWS or (not small and self.waiting_bytes + row.size > MOST_BYTES):
+                self.lose(row.arguments.get("kind", row.table), 1)
+                return
+            self.waiting_bytes += row.size
+            self.rows.append(row)
+
+    def lose(self, what: str, count: int) -> None:
+        """Count what is lost."""
+        self.lost[what] = self.lost.get(what, 0) + count
+
+    def thin(self) -> None:
+        """Keep within the limit, by leaving out points that are no extremes."""
+        with self.lock:
+            while sum(tail.lacking for tail in self.all_tails()) > MOST_POINTS:
+                went = sum(tail.thin() for tail in self.all_tails())
+                if not went:
+                    return
+                self.lose("points", went)
+
+    # -- the file ---------------------------------------------------------------------------------------------------
+
+    def part(self) -> Part:
+        """Return all that the file lacks now; ``done`` or ``failed`` must follow."""
+        with self.lock:
+            self.writing = len(self.rows)
+            changes = [(tail, change) for tail in self.all_tails() if (change := tail.change()) is not None]
+            return Part(changes, self.writing)
+
+    def write(self, connection: sqlite3.Connection, part: Part, *, session: int, attempt: int) -> None:
+        """Write a part; ``session`` and ``attempt`` are the numbers that this training's own 0 has in the file."""
+        for row in self.rows[: part.rows]:
+            arguments = dict(row.arguments)
+            if "attempt" in arguments:
+                arguments["attempt"] += attempt
+            if row.table == "attempts":
+                arguments["id"] += attempt
+            if "session" in arguments:
+                arguments["session"] = session
+            connection.execute(row.statement, arguments)
+        for tail, change in part.changes:
+            if tail.series is None:
+                tail.series = number_of(connection, tail)
+            place = {"series": tail.series, "attempt": tail.attempt + attempt}
+            if change.joins:
+                connection.execute(
+                    "DELETE FROM chunks WHERE series = :series AND attempt = :attempt AND first >= :first",
+                    {**place, "first": tail.first},
+                )
+            connection.executemany(CHUNK, [{**place, **chunk} for chunk in change.chunks])
+            connection.execute(NEWEST, {"series": tail.series, **tail.newest.row()})
+
+    def done(self, part: Part) -> None:
+        """The part is in the file."""
+        with self.lock:
+            for tail, change in part.changes:
+                tail.written(change)
+            self.waiting_bytes -= sum(row.size for row in self.rows[: part.rows])
+            del self.rows[: part.rows]
+            self.writing = 0
+            self.old = [tail for tail in self.old if tail.lacking]
+
+    def failed(self, part: Part) -> None:
+        """Nothing of the part is in the file."""
+        with self.lock:
+            self.writing = 0
+            for tail, _ in part.changes:
+                tail.failed()
+                tail.series = None  # its number may have been in the transaction that was taken back
+
+    def forget_file(self) -> None:
+        """The file is gone, with all that was in it alone."""
+        with self.lock:
+            for tail in self.all_tails():
+                tail.forget_file()
+
+
+def number_of(connection: sqlite3.Connection, tail: Tail) -> int:
+    """Return a series' number in the file, made if it is new; one that an earlier training left goes on from there."""
+    found = connection.execute(
+        "SELECT id FROM series WHERE name = ? AND scope = ?", (tail.name, tail.scope)
+    ).fetchone()  # fmt: skip
+    if found is None:
+        made = connection.execute("INSERT INTO series (name, scope) VALUES (?, ?)", (tail.name, tail.scope))
+        return int(made.lastrowid or 0)
+    return int(found[0])

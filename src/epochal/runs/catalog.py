@@ -1,0 +1,73 @@
+"""All the runs of a folder."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+from epochal.runs.schema import FILE, StoreError
+from epochal.runs.stored import StoredRun
+
+DEEPEST = 5  # folders below the one that is opened, as runs/detect/train/epochal
+
+
+class Runs(Sequence[StoredRun]):
+    """The recorded runs below a folder, the oldest first; ``runs["name"]``, ``runs[-1]``, ``runs.filter(...)``.
+
+    >>> len(open_runs("runs-of-nobody"))
+    0
+    """
+
+    def __init__(self, found: Sequence[StoredRun], place: Path) -> None:
+        self.found, self.path = list(found), place
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __iter__(self) -> Iterator[StoredRun]:
+        return iter(self.found)
+
+    @overload
+    def __getitem__(self, which: int | str) -> StoredRun: ...
+    @overload
+    def __getitem__(self, which: slice) -> "Runs": ...
+    def __getitem__(self, which: "int | str | slice") -> "StoredRun | Runs":
+        if isinstance(which, slice):
+            return Runs(self.found[which], self.path)
+        if isinstance(which, int):
+            return self.found[which]
+        for run in reversed(self.found):
+            if which in (run.name, run.path.relative_to(self.path).as_posix()):
+                return run
+        names = ", ".join(run.name for run in self.found) or "none"
+        raise StoreError(f"{self.path} has no recorded run {which!r}; there are {names}")
+
+    def __repr__(self) -> str:
+        return f"Runs({', '.join(run.name for run in self.found)})"
+
+    def filter(self, wanted: "Callable[[StoredRun], bool] | None" = None, *, state: str | None = None) -> "Runs":
+        """Return the runs for which ``wanted`` is true, and that are in a state, such as "running"."""
+        found = [run for run in self.found if (wanted is None or wanted(run)) and (state in (None, run.state))]
+        return Runs(found, self.path)
+
+
+def open_runs(path: str | os.PathLike[str] = "runs") -> Runs:
+    """Return the recorded runs in a folder, of any depth; a run's own folder gives that one."""
+    place = Path(path).absolute()
+    found = sorted(folders(place), key=lambda run: (run / FILE).stat().st_ctime)
+    return Runs([StoredRun(run) for run in found], place)
+
+
+def folders(place: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield the folders with a store, at ``place`` and below."""
+    try:
+        inside = list(os.scandir(place))
+    except OSError:
+        return
+    if any(one.name == FILE for one in inside):
+        yield place
+        return
+    if depth < DEEPEST:
+        for one in inside:
+            if one.is_dir(follow_symlinks=False) and not one.name.startswith("."):
+                yield from folders(Path(one.path), depth + 1)

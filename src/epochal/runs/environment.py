@@ -1,0 +1,91 @@
+"""On what a training ran: versions, the state of the code, the command line; without secrets."""
+
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+TRAINERS = ("torch", "ultralytics", "keras", "tensorflow", "lightning", "transformers", "accelerate")
+PACKAGES = ("epochal", *TRAINERS, "numpy")
+SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+HIDDEN = "***"
+
+
+def environment() -> dict[str, Any]:
+    """Return python's and the packages' versions, the machine, git's commit, and the command line.
+
+    >>> sorted(environment())
+    ['command', 'cwd', 'git', 'host', 'machine', 'packages', 'platform', 'python']
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "host": platform.node(),
+        "cwd": _cwd(),
+        "command": without_secrets(sys.orig_argv),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "git": git_state(_cwd()),
+    }
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which the values of what sounds like a secret, and passwords in addresses, are hidden.
+
+    >>> without_secrets(["train.py", "--api-key", "abc", "--token=abc", "http://me:abc@host/x", "--epochs", "3"])
+    ['train.py', '--api-key', '***', '--token=***', 'http://me:***@host/x', '--epochs', '3']
+    """
+    shown: list[str] = []
+    hide = False
+    for one in arguments:
+        name, equals, _ = one.partition("=")
+        if hide and not one.startswith("-"):
+            one = HIDDEN
+        elif equals and SECRET.search(name):
+            one = f"{name}={HIDDEN}"
+        hide = one.startswith("-") and not equals and SECRET.search(one) is not None
+        shown.append(re.sub(r"(://[^/\s:@]*):[^/\s@]+@", rf"\1:{HIDDEN}@", one))
+    return shown
+
+
+def git_state(folder: str | None) -> dict[str, Any] | None:
+    """Return the commit, the branch, and whether something tracked was changed; None outside git or without it."""
+    if folder is None:
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": commit,
+        "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+def _git(folder: str, *arguments: str) -> str | None:
+    try:
+        asked = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=False, timeout=5
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cwd() -> str | None:
+    try:
+        return str(Path.cwd())
+    except OSError:  # somebody deleted it
+        return None

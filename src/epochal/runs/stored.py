@@ -1,0 +1,190 @@
+"""A recorded run: what was logged, how it went, read from its folder while it trains or long after."""
+
+import json
+import sqlite3
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+from typing import Any, NamedTuple
+
+from epochal.core.errors import nearest
+from epochal.runs.curves import Stretch, current, curves, read_points, read_ranges
+from epochal.runs.points import Points, Range
+from epochal.runs.process import host_name, started
+from epochal.runs.schema import StoreError, file_of, open_to_read, rows
+
+SILENT = 15.0  # seconds without a sign of life after which a process of another machine counts as dead
+
+
+class Curve(NamedTuple):
+    """One metric as arrays of equal length: step, time (seconds since 1970), epoch (from 0) and value."""
+
+    step: Any
+    time: Any
+    epoch: Any
+    value: Any
+
+
+class StoredRun:
+    """A run's folder with its store, opened for reading.
+
+    >>> run = StoredRun(Path("runs/digits"))                # doctest: +SKIP
+    >>> run.state, run.metric("val/loss").value.min()        # doctest: +SKIP
+    ('finished', 0.021)
+    """
+
+    def __init__(self, path: Path, *, rank: int = 0) -> None:
+        self.path, self.rank = Path(path), rank
+        self.file = file_of(self.path, rank)
+        self.kept: sqlite3.Connection | None = None
+
+    def __repr__(self) -> str:
+        return f"<StoredRun {self.path}>"
+
+    @property
+    def name(self) -> str:
+        """The run's name, its folder's; that of ``runs/detect/train/epochal``, as YOLO's are, is ``train``."""
+        return self.path.parent.name if self.path.name == "epochal" else self.path.name
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        """Give a connection for reading, closed behind; StoreError where the run has no store."""
+        connection = open_to_read(self.file)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def table(self, name: str, where: str = "1", *arguments: Any, order: str = "rowid") -> list[dict[str, Any]]:
+        """Return the rows of a table; what is JSON in it is decoded."""
+        with self.reading() as connection:
+            found = rows(connection, f"SELECT * FROM {name} WHERE {where} ORDER BY {order}", *arguments)
+        return [{key: decoded(key, value) for key, value in row.items()} for row in found]
+
+    # -- how it went --------------------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """One mapping per process that trained it: started, ended, state, stop_reason, error, about, callbacks ..."""
+        return [{**row, "state": state_of(row)} for row in self.table("sessions")]
+
+    @property
+    def state(self) -> str:
+        """How it is: "running", "paused", "finished", "stopped", "failed", "interrupted", "preempted" or "crashed"."""
+        found = self.sessions
+        return found[-1]["state"] if found else "crashed"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The hyper-parameters."""
+        return {row["name"]: row["value"] for row in self.table("params", order="name")}
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """One mapping per stretch of steps: where it began (from_step), and in which session."""
+        return self.table("attempts")
+
+    # -- what was measured --------------------------------------------------------------------------------------------
+
+    def metrics(self) -> list[str]:
+        """Return the names of all curves."""
+        with self.reading() as connection:
+            return sorted(curves(connection.execute("SELECT id, name, scope FROM series")))
+
+    def points(self, name: str, *, attempt: int | None = None) -> Points:
+        """Return a curve's points; ``attempt``: of that one alone, also what a later one repeated."""
+        with self.reading() as connection:
+            return read_points(connection, self.series(connection, name), self.stretches(connection, attempt))
+
+    def metric(self, name: str, *, attempt: int | None = None) -> Curve:
+        """Return a curve as NumPy arrays, at full resolution; StoreError where there is none of this name."""
+        import numpy as np
+
+        points = self.points(name, attempt=attempt)
+        columns = (points.steps, points.times, points.epochs, points.values)
+        return Curve(*(np.array(column) for column in columns))
+
+    def ranges(
+        self, name: str, *, most: int = 2000, begin: int = 0, end: int | None = None, attempt: int | None = None
+    ) -> list[Range]:
+        """Return a curve between two steps as at most some ``2 * most`` ranges, in little time however long it is."""
+        with self.reading() as connection:
+            series, stretches = self.series(connection, name), self.stretches(connection, attempt)
+            return read_ranges(connection, series, stretches, most=most, begin=begin, end=end)
+
+    def newest(self) -> dict[str, dict[str, Any]]:
+        """Return, for each curve, its newest value, its least and its greatest, and where they were."""
+        with self.reading() as connection:
+            named = {number: name for name, number in self.named(connection).items()}
+            found = rows(connection, "SELECT * FROM newest")
+        return {named[row["series"]]: row for row in found if row["series"] in named}
+
+    def named(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """Return the curves' names and their series."""
+        return curves(connection.execute("SELECT id, name, scope FROM series"))
+
+    def series(self, connection: sqlite3.Connection, name: str) -> int:
+        """Return the number of a curve's series."""
+        named = self.named(connection)
+        if name not in named:
+            near = nearest(name, named)
+            hint = f"; did you mean {near!r}?" if near else f"; there are {', '.join(sorted(named)) or 'none'}"
+            raise StoreError(f"{self.path} has no curve {name!r}{hint}")
+        return named[name]
+
+    def stretches(self, connection: sqlite3.Connection, attempt: int | None = None) -> list[Stretch]:
+        """Return which steps of which attempts are to be read."""
+        if attempt is not None:
+            return [Stretch(attempt, 0, None)]
+        return current(connection.execute("SELECT id, from_step FROM attempts ORDER BY id").fetchall())
+
+    # -- what else it holds -------------------------------------------------------------------------------------------
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what happened: kind, step, epoch, time, by whom, text."""
+        return self.table("events")
+
+    def commands(self) -> list[dict[str, Any]]:
+        """Return what people asked of it, and what became of that."""
+        return self.table("commands")
+
+    def media(self, kind: str = "image", name: str | None = None) -> list[dict[str, Any]]:
+        """Return the images, histograms or texts, without their data: id, name, step, epoch, time, about."""
+        columns = "id, attempt, kind, name, step, epoch, time, about"
+        with self.reading() as connection:
+            found = rows(
+                connection,
+                f"SELECT {columns} FROM media WHERE kind = ? AND (? IS NULL OR name = ?) ORDER BY id",
+                kind, name, name,
+            )  # fmt: skip
+        return [{key: decoded(key, value) for key, value in row.items()} for row in found]
+
+    def data(self, number: int) -> bytes:
+        """Return the data of an image, histogram or text by its id."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT data FROM media WHERE id = ?", (number,)).fetchone()
+        if found is None:
+            raise StoreError(f"{self.path} has no image, histogram or text of id {number}")
+        return bytes(found[0])
+
+
+def state_of(session: Mapping[str, Any], now: float | None = None) -> str:
+    """Return the state of a session: what it said, or "crashed" where it ended without a word.
+
+    On this machine its process is asked for; of another one the last sign of life counts.
+    """
+    if session["ended"] is not None:
+        return str(session["state"])
+    if session["host"] == host_name() and session["process"]:
+        alive = started(session["pid"]) == session["process"]
+    else:
+        alive = (time() if now is None else now) - session["beat"] < SILENT
+    return str(session["state"]) if alive else "crashed"
+
+
+def decoded(key: str, value: Any) -> Any:
+    """Return a column's value, JSON decoded where the column holds that."""
+    if key in ("about", "callbacks", "commands", "summary", "arguments", "value") and isinstance(value, str):
+        return json.loads(value)
+    return value
