@@ -71,7 +71,7 @@ class Recorder:
         self.rows, self.finals, self.highest = EpochRows(run), {}, engine.step
         self.last = self.listen("teardown", self.end)  # behind the callbacks, which may log there
         hand = self.hand if self.control and run.rank == 0 else None
-        self.writer = writer = StoreWriter(self.place, self.session(), hand)
+        self.writer = writer = StoreWriter(self.place, partial(self.session, time.time()), hand)
         writer.entries.append(Attempt(engine.step, engine.next_epoch, time.time()))
         if engine.params:
             self.params(engine.params)
@@ -87,14 +87,14 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         return file_of(folder, run.rank)
 
-    def session(self) -> dict[str, Any]:
-        """Return the row of this process' session."""
+    def session(self, started: float) -> dict[str, Any]:
+        """Return the row of this process' session; on the writer's thread."""
         run, process = self.run, this_process()
         about = {"trainer": run.host, "name": run.name, "rank": run.rank, "world_size": run.world_size}
         about |= {"epochs": run.num_epochs, "batches": run.num_batches, "control": self.control, **environment()}
         callbacks = [{"name": label, "what": repr(one)} for label, one in run.roster.callbacks.items()]
         return {
-            "started": time.time(), "pid": process["pid"], "host": process["host"], "process": process["started"],
+            "started": started, "pid": process["pid"], "host": process["host"], "process": process["started"],
             "about": as_json(about), "callbacks": as_json(callbacks), "commands": "[]",
         }  # fmt: skip
 

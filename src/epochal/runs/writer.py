@@ -60,13 +60,13 @@ class StoreWriter:
     """Takes entries from the training thread, ``entries.append(entry)``, and writes them to a run's file.
 
     ``place`` makes the run's folder and returns the file; it is called when there is something to write, and again
-    when the file was deleted. ``session`` is this process' row. ``hand`` is given each command.
+    when the file was deleted. ``session`` returns this process' row. ``hand`` is given each command.
     """
 
     def __init__(
-        self, place: Callable[[], Path], session: Mapping[str, Any], hand: Callable[[Command], None] | None
+        self, place: Callable[[], Path], session: Callable[[], dict[str, Any]], hand: Callable[[Command], None] | None
     ) -> None:
-        self.place, self.session, self.hand = place, dict(session), hand
+        self.place, self.session, self.hand = place, session, hand
         self.entries: deque[Entry] = deque()
         self.book = Book()
         self.file: Path | None = None
@@ -242,7 +242,7 @@ class StoreWriter:
         """Begin a session in the file."""
         connection.execute("BEGIN IMMEDIATE")
         expire_old(connection, "the training it was meant for is over")
-        row = {**self.session, "beat": time(), "state": self.state}
+        row = {**self.session(), "beat": time(), "state": self.state}
         names = ", ".join(SESSION)
         places = ", ".join(f":{name}" for name in SESSION)
         made = connection.execute(f"INSERT INTO sessions ({names}) VALUES ({places})", row)
