@@ -7,14 +7,24 @@ from epochal.core.metrics import At
 from epochal.core.moment import Moment
 from epochal.core.requests import SaveRequest
 
+Boxes = Sequence[Mapping[str, Any]]  # on an image: "box" (left, top, right, bottom), "label", "score", "true", "mask"
+
 
 class Record(NamedTuple):
-    """What a logger is handed: scalars, hyper-parameters, an image, or the numbers of layers; where and when."""
+    """What a logger is handed: scalars, hyper-parameters, an image, a text ..., where and when; boxes of an image."""
 
-    kind: str  # "metrics", "params", "image" or "layers"
+    kind: str  # "metrics", "params", "image", "text", "histogram" (of Samples) or "layers"
     values: Mapping[str, Any]
     at: At
     time: float
+    boxes: Boxes = ()  # marked on an image
+
+
+class Samples(NamedTuple):
+    """The values of a histogram, and how many bins they are counted in."""
+
+    values: Any
+    bins: int
 
 
 class Frame(NamedTuple):

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from epochal.runs import newest
 from epochal.runs.tail import Change, Tail
 
 MOST_POINTS = 1_000_000  # that wait for a disk, 28 bytes each
@@ -14,8 +15,6 @@ MOST_BYTES = 64 << 20  # of images and texts that wait
 CHUNK = """INSERT OR REPLACE INTO chunks (series, attempt, first, count, first_step, last_step, first_time, last_time,
     low, high, last, sealed, points, ranges1, ranges2) VALUES (:series, :attempt, :first, :count, :first_step,
     :last_step, :first_time, :last_time, :low, :high, :last, :sealed, :points, :ranges1, :ranges2)"""
-NEWEST = """INSERT OR REPLACE INTO newest (series, step, epoch, time, value, low, low_step, high, high_step, count)
-    VALUES (:series, :step, :epoch, :time, :value, :low, :low_step, :high, :high_step, :count)"""
 
 
 class Row(NamedTuple):
@@ -31,6 +30,13 @@ class Row(NamedTuple):
         names = ", ".join(self.arguments)
         places = ", ".join(f":{name}" for name in self.arguments)
         return f"INSERT {'OR REPLACE ' if self.replaces else ''}INTO {self.table} ({names}) VALUES ({places})"
+
+    def clean(self) -> "Row":
+        """Return the row without what a file cannot hold: halves of characters in its texts."""
+        for name, value in self.arguments.items():
+            if isinstance(value, str) and not is_whole(value):
+                self.arguments[name] = whole(value)
+        return self
 
     @property
     def size(self) -> int:
@@ -54,12 +60,13 @@ class Book:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.tails: dict[tuple[str, str], Tail] = {}
+        self.tails: dict[str, dict[str, Tail]] = {}  # scope -> name -> its tail
         self.old: list[Tail] = []  # of attempts that are over, until the file has them
         self.rows: list[Row] = []
         self.writing = 0  # of the rows, how many are in the transaction that runs
         self.waiting_bytes = 0
         self.attempt = -1
+        self.kept: list[Row] = []  # what a new file needs again, should this one be gone
         self.lost: dict[str, int] = {}
 
     @property
@@ -67,9 +74,14 @@ class Book:
         """Whether the file lacks nothing."""
         return not self.rows and not any(tail.lacking for tail in self.all_tails())
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something for which a file is made: what was logged, not what was printed meanwhile."""
+        return bool(self.tails) or any(row.table in ("params", "media") for row in self.rows)
+
     def all_tails(self) -> list[Tail]:
         """Return every tail that may have what the file lacks."""
-        return [*self.old, *self.tails.values()]
+        return [*self.old, *(tail for tails in self.tails.values() for tail in tails.values())]
 
     def begin_attempt(self, *, step: int, epoch: int, time: float) -> None:
         """Begin another attempt: what comes now stands beside what earlier ones measured at the same steps."""
@@ -77,38 +89,45 @@ class Book:
             self.attempt += 1
             given = {"id": self.attempt, "session": 0, "started": time, "from_step": step, "from_epoch": epoch}
             self.add(Row("attempts", given))
-            for key, tail in list(self.tails.items()):
-                if tail.lacking:
-                    self.old.append(tail)
-                    fresh = Tail(tail.name, tail.scope, attempt=self.attempt)
-                    fresh.series, fresh.newest = tail.series, tail.newest
-                    self.tails[key] = fresh
-                else:
-                    tail.restart(self.attempt)
+            for tails in self.tails.values():
+                for name, tail in list(tails.items()):
+                    if tail.lacking:
+                        self.old.append(tail)
+                        tails[name] = Tail(tail.name, tail.scope, attempt=self.attempt)
+                    else:
+                        tail.restart(self.attempt)
 
     def take_values(self, scope: str, values: Mapping[str, float], *, step: int, epoch: int, time: float) -> None:
         """Take one value of each of these series."""
         with self.lock:
-            tails = self.tails
+            tails = self.tails.setdefault(scope, {})
             for name, value in values.items():
-                tail = tails.get((name, scope))
+                tail = tails.get(name)
                 if tail is None:
-                    tail = tails[name, scope] = Tail(name, scope, attempt=self.attempt)
-                tail.append(step=step, epoch=epoch, time=time, value=value)
+                    tail = tails[name] = Tail(whole(name), scope, attempt=self.attempt)
+                points = tail.open
+                points.steps.append(step)
+                points.times.append(time)
+                points.epochs.append(epoch)
+                points.values.append(value)
 
     def add(self, row: Row) -> None:
-        """Take a row of another table; beyond the limits it is lost, and counted."""
+        """Take a row of another table; beyond the limits it is lost, and counted, but never the begin of an attempt."""
         with self.lock:
-            small = row.size < 1024
-            if len(self.rows) >= MOST_ROWS or (not small and self.waiting_bytes + row.size > MOST_BYTES):
+            row = row.clean()
+            large = row.size >= 1024 and self.waiting_bytes + row.size > MOST_BYTES
+            if row.table != "attempts" and (large or len(self.rows) >= MOST_ROWS):
                 self.lose(row.arguments.get("kind", row.table), 1)
                 return
             self.waiting_bytes += row.size
             self.rows.append(row)
+            if row.table in ("attempts", "params"):
+                self.kept.append(row)
 
     def lose(self, what: str, count: int) -> None:
         """Count what is lost."""
-        self.lost[what] = self.lost.get(what, 0) + count
+        with self.lock:
+            self.lost[what] = self.lost.get(what, 0) + count
 
     def thin(self) -> None:
         """Keep within the limit, by leaving out points that are no extremes."""
@@ -130,7 +149,8 @@ class Book:
 
     def write(self, connection: sqlite3.Connection, part: Part, *, session: int, attempt: int) -> None:
         """Write a part; ``session`` and ``attempt`` are the numbers that this training's own 0 has in the file."""
-        for row in self.rows[: part.rows]:
+        rows = self.rows[: part.rows]
+        for row in rows:
             arguments = dict(row.arguments)
             if "attempt" in arguments:
                 arguments["attempt"] += attempt
@@ -139,17 +159,20 @@ class Book:
             if "session" in arguments:
                 arguments["session"] = session
             connection.execute(row.statement, arguments)
+        now = self.attempt_of(rows)
         for tail, change in part.changes:
-            if tail.series is None:
-                tail.series = number_of(connection, tail)
-            place = {"series": tail.series, "attempt": tail.attempt + attempt}
-            if change.joins:
-                connection.execute(
-                    "DELETE FROM chunks WHERE series = :series AND attempt = :attempt AND first >= :first",
-                    {**place, "first": tail.first},
-                )
-            connection.executemany(CHUNK, [{**place, **chunk} for chunk in change.chunks])
-            connection.execute(NEWEST, {"series": tail.series, **tail.newest.row()})
+            if tail.attempt < now:
+                write_chunks(connection, tail, change, attempt)
+        if now >= 0:
+            newest.recount(connection)  # what the attempts before have measured behind its first step counts no more
+        for tail, change in part.changes:
+            if tail.attempt >= now:
+                write_chunks(connection, tail, change, attempt)
+                write_newest(connection, tail, change)
+
+    def attempt_of(self, rows: list[Row]) -> int:
+        """Return the last attempt that begins in these rows, -1 if none does."""
+        return max((row.arguments["id"] for row in rows if row.table == "attempts"), default=-1)
 
     def done(self, part: Part) -> None:
         """The part is in the file."""
@@ -167,13 +190,52 @@ class Book:
             self.writing = 0
             for tail, _ in part.changes:
                 tail.failed()
-                tail.series = None  # its number may have been in the transaction that was taken back
 
     def forget_file(self) -> None:
         """The file is gone, with all that was in it alone."""
         with self.lock:
+            self.rows[:0] = [row for row in self.kept if row not in self.rows]
             for tail in self.all_tails():
                 tail.forget_file()
+
+
+def is_whole(text: str) -> bool:
+    """Say whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole(text: str) -> str:
+    r"""Return a text that can be written as UTF-8; halves of characters become their numbers.
+
+    >>> whole("loss \ud800")
+    'loss \\ud800'
+    """
+    return text if is_whole(text) else text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_chunks(connection: sqlite3.Connection, tail: Tail, change: Change, attempt: int) -> None:
+    """Write the points of a change."""
+    if tail.series is None:
+        tail.series = number_of(connection, tail)
+    place = {"series": tail.series, "attempt": tail.attempt + attempt}
+    if change.drops is not None:
+        connection.execute(
+            "DELETE FROM chunks WHERE series = :series AND attempt = :attempt AND first >= :first",
+            {**place, "first": tail.first + change.drops},
+        )
+    connection.executemany(CHUNK, [{**place, **chunk} for chunk in change.chunks])
+
+
+def write_newest(connection: sqlite3.Connection, tail: Tail, change: Change) -> None:
+    """Write what a series has come to: what the attempts before left of it, and this one's points."""
+    assert tail.series is not None
+    if not tail.based:  # nobody wrote it since this attempt began
+        tail.base, tail.based = newest.load(connection, tail.series), True
+    newest.store(connection, tail.series, newest.joined(tail.base, change.newest))
 
 
 def number_of(connection: sqlite3.Connection, tail: Tail) -> int:

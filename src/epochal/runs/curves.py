@@ -1,21 +1,18 @@
 """What a run's series are called where people look at them, and how a curve is read: whole, or as few ranges."""
 
 import sqlite3
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from epochal.runs.points import Points, Range, coarser, decode, decode_ranges, ranges
+from epochal.runs.newest import LAST, Stretch, current, upto
+from epochal.runs.points import BUCKET, Points, Range, coarser, decode, decode_ranges, ranges
+
+__all__ = ["Stretch", "current", "curves", "read_points", "read_ranges"]
 
 EPOCH = "epoch/"  # before the mean of what was logged in batches
-
-
-class Stretch(NamedTuple):
-    """The steps behind ``begin`` up to ``end`` (None: all) of one attempt count; later attempts repeat the others."""
-
-    attempt: int
-    begin: int
-    end: int | None
+LEVELS = 3  # of ranges: 16 points, 256 points, a whole chunk
+SPARE = 8  # buckets read for each one that is wanted
 
 
 class ChunkHead(NamedTuple):
@@ -25,9 +22,17 @@ class ChunkHead(NamedTuple):
     first_step: int
     last_step: int
     first_time: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     size: int
+
+
+class Part(NamedTuple):
+    """The chunks of one stretch that are wanted, from its step ``begin`` to its step ``end``."""
+
+    begin: int
+    end: int
+    heads: list[ChunkHead]
 
 
 def curves(series: Iterable[tuple[int, str, str]]) -> dict[str, int]:
@@ -54,38 +59,23 @@ def curves(series: Iterable[tuple[int, str, str]]) -> dict[str, int]:
     return named
 
 
-def current(attempts: Sequence[tuple[int, int]]) -> list[Stretch]:
-    """Return what of each attempt, (number, from_step) in their order, no later one repeats.
-
-    >>> current([(1, 0), (2, 100), (3, 50)])
-    [Stretch(attempt=1, begin=0, end=50), Stretch(attempt=3, begin=50, end=None)]
-    """
-    found: list[Stretch] = []
-    end: int | None = None
-    for number, begin in reversed(attempts):
-        if end is None or begin < end:
-            found.append(Stretch(number, begin, end))
-            end = begin
-    return found[::-1]
-
-
 def read_points(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch]) -> Points:
-    """Return all points of a series in these stretches, in order."""
+    """Return all points of a series in these stretches, in order.
+
+    What an attempt measured at the very step behind which the next one begins counts unless that one measured it again.
+    """
     points = Points()
     for stretch in stretches:
+        found = Points()
         for (data,) in connection.execute(
             "SELECT points FROM chunks WHERE series = ? AND attempt = ? AND first_step <= ? ORDER BY first",
-            (series, stretch.attempt, stretch.end if stretch.end is not None else 1 << 62),
+            (series, stretch.attempt, stretch.end if stretch.end is not None else LAST),
         ):
-            points.extend(within(decode(data), stretch.end))
+            found.extend(upto(decode(data), stretch.end))
+        if len(found) and len(points) and points.steps[-1] >= found.steps[0]:
+            points = points.part(0, bisect_left(points.steps, found.steps[0]))
+        points.extend(found)
     return points
-
-
-def within(points: Points, end: int | None) -> Points:
-    """Return the points up to a step; steps never fall inside an attempt."""
-    if end is None or not len(points) or points.steps[-1] <= end:
-        return points
-    return points.part(0, bisect_right(points.steps, end))
 
 
 def read_ranges(
@@ -97,50 +87,53 @@ def read_ranges(
     begin: int = 0,
     end: int | None = None,
 ) -> list[Range]:
-    """Return a curve between two steps as few ranges: of single points if they are at most ``most``, else coarser.
+    """Return a curve between two steps as at most ``most`` ranges: of single points where they are that few.
 
-    At most some ``16 * most`` buckets are read, whatever the length of the curve.
+    At most some ``8 * most`` buckets are read, whatever the length of the curve.
     """
-    last = end if end is not None else 1 << 62
-    heads: list[tuple[Stretch, list[ChunkHead]]] = []
+    last = LAST if end is None else end
+    found: list[Part] = []
     for stretch in stretches:
-        upto = last if stretch.end is None else min(last, stretch.end)
-        found = connection.execute(
+        stop = last if stretch.end is None else min(last, stretch.end)
+        heads = connection.execute(
             "SELECT rowid, first_step, last_step, first_time, low, high, count FROM chunks"
             " WHERE series = ? AND attempt = ? AND last_step >= ? AND first_step <= ? ORDER BY first",
-            (series, stretch.attempt, begin, upto),
+            (series, stretch.attempt, begin, stop),
         )
-        heads.append((stretch._replace(end=upto), [ChunkHead(*row) for row in found]))
-    count = sum(head.size for _, chunks in heads for head in chunks)
-    level = 0
-    while level < 3 and count > most:
-        count //= 16
-        level += 1
-    buckets = [
-        bucket
-        for stretch, chunks in heads
-        for head in chunks
-        for bucket in of_chunk(connection, head, level)
-        if begin <= bucket.step and (stretch.end is None or bucket.step <= stretch.end)
-    ]
-    while len(buckets) > 2 * most:
-        buckets = coarser(buckets)
-    return buckets
+        found.append(Part(begin, stop, [ChunkHead(*row) for row in heads]))
+    level, count = 0, sum(head.size for part in found for head in part.heads)
+    while level < LEVELS and count > SPARE * most:
+        level, count = level + 1, count // BUCKET
+    buckets: list[Range] = []
+    for part in found:
+        fresh = [bucket for head in part.heads for bucket in of_chunk(connection, head, level, part)]
+        if level == 0 and fresh and buckets and buckets[-1].step >= fresh[0].step:
+            del buckets[bisect_left(buckets, fresh[0].step, key=lambda bucket: bucket.step) :]
+        buckets += fresh
+    return coarser(buckets, -(-len(buckets) // most)) if len(buckets) > most else buckets
 
 
-def of_chunk(connection: sqlite3.Connection, head: ChunkHead, level: int) -> list[Range]:
-    """Return a chunk's buckets of a level: 0 its points, 1 and 2 of 16 and 256 points, 3 the whole of it."""
-    if level == 3 or head.size == 1:
+def of_chunk(connection: sqlite3.Connection, head: ChunkHead, level: int, part: Part) -> list[Range]:
+    """Return a chunk's buckets of a level: 0 its points, 1 and 2 of 16 and 256 points, 3 the whole of it.
+
+    A chunk that is wanted in part has its buckets made of those points alone.
+    """
+    whole = part.begin <= head.first_step and head.last_step <= part.end
+    if whole and (level == LEVELS or head.size == 1):
         return [Range(head.first_step, head.first_time, nan_if_none(head.low), nan_if_none(head.high))]
-    column = ("points", "ranges1", "ranges2")[level]
+    column = ("points", "ranges1", "ranges2")[level] if whole else "points"
     query = f"SELECT {column}, CASE WHEN {column} IS NULL THEN points END FROM chunks WHERE rowid = ?"
     data, instead = connection.execute(query, (head.rowid,)).fetchone()
-    if level and data is not None:
+    if level and whole and data is not None:
         return decode_ranges(data)
-    points = decode(data or instead)  # an open chunk has no ranges yet
+    points = upto(decode(data or instead), part.end)  # an open chunk has no ranges yet
+    points = points.part(bisect_left(points.steps, part.begin))
     if level == 0:
         return [Range(*one) for one in zip(points.steps, points.times, points.values, points.values, strict=True)]
-    return ranges(points) if level == 1 else coarser(ranges(points))
+    buckets = ranges(points)
+    for _ in range(level - 1):
+        buckets = coarser(buckets)
+    return buckets
 
 
 def nan_if_none(value: float | None) -> float:

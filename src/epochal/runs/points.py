@@ -112,15 +112,15 @@ def ranges(points: Points) -> list[Range]:
     return found
 
 
-def coarser(finer: Sequence[Range]) -> list[Range]:
-    """Return the buckets of ``BUCKET`` buckets each.
+def coarser(finer: Sequence[Range], many: int = BUCKET) -> list[Range]:
+    """Return the buckets of ``many`` buckets each.
 
     >>> len(coarser([Range(0, 0.0, 1.0, 2.0)] * 17))
     2
     """
     found: list[Range] = []
-    for begin in range(0, len(finer), BUCKET):
-        group = finer[begin : begin + BUCKET]
+    for begin in range(0, len(finer), many):
+        group = finer[begin : begin + many]
         low, _ = extremes([one.low for one in group])
         _, high = extremes([one.high for one in group])
         found.append(Range(group[0].step, group[0].time, low, high))

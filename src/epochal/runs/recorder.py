@@ -10,11 +10,13 @@ from epochal.core.host import Record
 from epochal.core.log import log
 from epochal.core.preemption import within
 from epochal.runs.book import Row
+from epochal.runs.console import Console
 from epochal.runs.environment import environment
 from epochal.runs.epoch_rows import EpochRows
+from epochal.runs.folder import runs_named
 from epochal.runs.process import this_process
-from epochal.runs.schema import as_json, file_of
-from epochal.runs.writer import CROWD, Answer, Attempt, StoreWriter, Values
+from epochal.runs.schema import FILE, as_json, file_of
+from epochal.runs.writer import CROWD, Answer, StoreWriter, Values
 
 if TYPE_CHECKING:
     from epochal.core.dispatch import Handle
@@ -29,6 +31,7 @@ STATES = {  # how a training ended -> the state of its session
     "interrupted": "interrupted",
     "preempted": "preempted",
 }
+START = 60.0  # seconds between the starts of the processes of one training
 LIMIT = 10.0  # seconds that the end of a training may wait for the disk
 
 
@@ -39,23 +42,33 @@ class Recorder:
     """
 
     def __init__(self, run: "Run", *, control: bool = True) -> None:
-        self.run, self.control = run, control
+        self.run, self.control, self.started = run, control, 0.0
         self.writer: StoreWriter | None = None
         self.rows = EpochRows(run)
         self.finals: dict[str, None] = {}
         self.highest = 0  # the step that this attempt has come to
         self.span: tuple[int, int, float] | None = None  # epoch, first step and begin of the epoch that is open
+        self.failures: dict[str, int] = {}  # of callbacks, that were noted
         self.last: Handle | None = None
+        self.when_written: list[Callable[[], None]] = []  # called once the store has all of a training
+        run.recorder = self
         for event, call in (
             ("on_train_start", self.begin),
             ("on_train_epoch_start", self.begin_epoch),
+            ("on_train_epoch_abort", self.abort_epoch),
             ("on_fit_epoch_end", self.end_epoch),
+            ("on_loss_spike", self.spiked),
+            ("on_checkpoint_error", self.not_saved),
             ("on_model_save", self.hand_over),
             ("on_train_end", self.hand_over),
         ):
             self.listen(event, call)
         start = run.engine.dispatcher.slots["on_train_start"]
         start.set((start.wanted[-1], *start.wanted[:-1]))  # before the callbacks, which may log there
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the running training out: what is copied or pickled is an idle one, and writes into no file."""
+        return {**self.__dict__, "writer": None, "last": None, "when_written": []}
 
     def listen(self, event: str, call: Callable[["Run"], None]) -> "Handle":
         """Call at an event; a failure here is told and the training goes on."""
@@ -68,24 +81,27 @@ class Recorder:
         engine = run.engine
         if run.folder is None:
             return
-        self.rows, self.finals, self.highest = EpochRows(run), {}, engine.step
+        self.rows, self.finals, self.failures, self.highest = EpochRows(run), {}, {}, engine.step
         self.last = self.listen("teardown", self.end)  # behind the callbacks, which may log there
         hand = self.hand if self.control and run.rank == 0 else None
-        self.writer = writer = StoreWriter(self.place, partial(self.session, time.time()), hand)
-        writer.entries.append(Attempt(engine.step, engine.next_epoch, time.time()))
+        self.started = time.time()
+        self.writer = writer = StoreWriter(self.place, partial(self.session, self.started), hand)
+        writer.begin_attempt(engine.step, engine.next_epoch)
         if engine.params:
             self.params(engine.params)
         engine.add_sink(self.sink)
-        engine.answer = self.answer
+        engine.answer, engine.note = self.answer, self.note
+        writer.console = Console()
+        writer.console.begin()
         writer.start()
 
     def place(self) -> Path:
         """Make the run's folder and return the file; on the writer's thread."""
         run = self.run
         assert run.folder is not None
-        folder = run.folder.make() if run.rank == 0 else run.folder.path
-        folder.mkdir(parents=True, exist_ok=True)
-        return file_of(folder, run.rank)
+        if run.rank == 0:
+            return file_of(run.folder.make(), 0)
+        return file_of(of_rank_0(run.folder, self.started), run.rank)
 
     def session(self, started: float) -> dict[str, Any]:
         """Return the row of this process' session; on the writer's thread."""
@@ -104,11 +120,14 @@ class Recorder:
         engine, writer = run.engine, self.writer
         if writer is None:
             return
-        now = time.time()
         if engine.step < self.highest:
-            writer.entries.append(Attempt(engine.step, engine.epoch, now))
+            writer.begin_attempt(engine.step, engine.epoch)
         self.highest = engine.step
-        self.span = engine.epoch, engine.step, now
+        self.span = engine.epoch, engine.step, time.time()
+
+    def abort_epoch(self, run: "Run") -> None:
+        """An epoch is given up: how far it had come says whether the next one repeats steps."""
+        self.highest, self.span = max(self.highest, run.engine.step), None
 
     def end_epoch(self, run: "Run") -> None:
         """An epoch ends: its row comes once no callback can add to it."""
@@ -120,16 +139,15 @@ class Recorder:
             return
         epoch, first, begun = self.span
         span = {"epoch": epoch, "first_step": first, "last_step": engine.step, "started": begun, "ended": time.time()}
-        writer.entries.append(partial(self.spanned, span))
+        writer.entries.append(Row("epochs", {"attempt": writer.attempt, **span}, replaces=True))
         self.span = None
 
-    def spanned(self, span: dict[str, Any]) -> Row:
-        """Return the row of an epoch; on the writer's thread, where the attempt is known."""
-        assert self.writer is not None
-        return Row("epochs", {"attempt": self.writer.book.attempt, **span}, replaces=True)
-
     def hand_over(self, run: "Run") -> None:
-        """Hand over the epoch before."""
+        """Hand over the epoch before, and tell which callbacks have failed since."""
+        for label, count in run.engine.dispatcher.failures.items():
+            if self.failures.get(label) != count:
+                self.failures[label] = count
+                self.note("failure", f"{label} failed, {count} times by now" if count > 1 else f"{label} failed", label)
         record = self.rows.take()
         if record is not None and self.writer is not None:
             at = record.at
@@ -142,9 +160,11 @@ class Recorder:
             self.last.remove()
             self.last = None
         self.hand_over(run)
-        engine.answer = None
+        engine.answer = engine.note = None
         if writer is None:
             return
+        if writer.console is not None:
+            writer.console.end()
         if self.finals:
             values = {name: engine.metrics.measured(name).value for name in self.finals}
             writer.entries.append(Values("final", values, engine.step, engine.epoch, time.time()))
@@ -160,6 +180,9 @@ class Recorder:
         if said is not None:
             engine.notes.append(said)
             log().warning("%s", said)
+        waiting, self.when_written = self.when_written, []
+        for call in waiting:
+            call()
         self.writer = None
 
     # -- what is logged -----------------------------------------------------------------------------------------------
@@ -183,11 +206,24 @@ class Recorder:
             writer.entries.append(Values("layers", record.values, at.step, at.epoch, record.time))
         elif kind == "params":
             self.params(record.values)
-        elif kind == "image":
-            from epochal.runs.media import copied, image_row
+        else:
+            self.media(writer, record)
 
-            for name, image in record.values.items():
-                writer.entries.append(partial(image_row, writer, name, copied(image), at, record.time))
+    def media(self, writer: StoreWriter, record: Record) -> None:
+        """Take images, texts and histograms; they become rows on the writer's thread."""
+        from epochal.runs.media import Place, copied, histogram_row, image_row, size_of, text_row
+
+        place = Place(writer.attempt, record.at, record.time)
+        for name, value in record.values.items():
+            if record.kind == "image":
+                picture = copied(value)
+                writer.put_medium("image", partial(image_row, place, name, picture, record.boxes), size_of(picture))
+            elif record.kind == "text":
+                writer.put_medium("text", partial(text_row, place, name, value), size_of(value))
+            elif record.kind == "histogram":
+                samples = value._replace(values=copied(value.values))
+                make = partial(histogram_row, place, name, samples)
+                writer.put_medium("histogram", make, size_of(samples.values))
 
     def is_wanted(self, record: Record) -> bool:
         """Say whether a validation's values are kept now: not those of its batches, nor those of one outside epochs."""
@@ -203,12 +239,25 @@ class Recorder:
             writer.entries.append(Row("params", {"name": name, "value": as_json(value), "attempt": 0}, replaces=True))
 
     def event(self, kind: str, text: str, *, by: str, about: Mapping[str, Any] | None = None) -> None:
-        """Take something that happened, to be drawn on the charts."""
+        """Take something that happened, to be drawn on the charts; from any thread."""
         engine, writer = self.run.engine, self.writer
         if writer is not None:
-            row = {"kind": kind, "step": engine.step, "epoch": engine.epoch, "time": time.time(), "by": by}
-            row |= {"text": text, "about": as_json(dict(about or {}))}
-            writer.entries.append(lambda: Row("events", {"attempt": writer.book.attempt, **row}))
+            row = {"attempt": writer.attempt, "kind": kind, "step": engine.step, "epoch": engine.epoch}
+            row |= {"time": time.time(), "by": by, "text": text, "about": as_json(dict(about or {}))}
+            writer.entries.append(Row("events", row))
+
+    def note(self, kind: str, text: str, by: str, about: Mapping[str, Any] | None = None) -> None:
+        """Take what the run tells of itself: a stop, a save, a rate."""
+        self.event(kind, text, by=by, about=about)
+
+    def spiked(self, run: "Run") -> None:
+        """The loss has jumped."""
+        self.note("spike", "the loss has jumped far above its recent values", run.who())
+
+    def not_saved(self, run: "Run") -> None:
+        """A checkpoint could not be written."""
+        error = run.engine.checkpoint_error
+        self.note("failure", f"a checkpoint could not be written: {type(error).__name__}: {error}", "checkpoint")
 
     # -- control ------------------------------------------------------------------------------------------------------
 
@@ -235,10 +284,20 @@ def summed_up(run: "Run") -> dict[str, Any]:
 
 def told(writer: StoreWriter, done: bool, limit: float) -> str | None:
     """Return in words what the store lacks, None if nothing."""
-    parts = [f"{count} {what} were left out" for what, count in writer.book.lost.items()]
+    parts = [f"{count} {what} were left out" for what, count in writer.lost.items()]
     if not done:
         parts.append(f"what waited was not written within {limit:g} s")
     if not parts:
         return None
     error = f"; the last error was {type(writer.error).__name__}: {writer.error}" if writer.error else ""
     return f"run store: {'; '.join(parts)}{error}"
+
+
+def of_rank_0(folder: Any, since: float) -> Path:
+    """Return the folder that rank 0 has made for the training that began then; OSError while there is none."""
+    if not folder.fresh:
+        return folder.path
+    found = [path for path in runs_named(folder.parent, folder.base) if (path / FILE).exists()]
+    if not found or (found[-1] / FILE).stat().st_mtime < since - START:
+        raise FileNotFoundError(f"{folder.parent} has no folder of rank 0 yet")
+    return found[-1]

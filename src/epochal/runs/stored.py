@@ -16,6 +16,8 @@ from epochal.runs.schema import StoreError, file_of, open_to_read, rows
 
 SILENT = 15.0  # seconds without a sign of life after which a process of another machine counts as dead
 
+WITHOUT_NUMBERS = {"epochs": "attempt, epoch", "tags": "name"}  # tables, and what orders them
+
 
 class Curve(NamedTuple):
     """One metric as arrays of equal length: step, time (seconds since 1970), epoch (from 0) and value."""
@@ -56,8 +58,9 @@ class StoredRun:
         finally:
             connection.close()
 
-    def table(self, name: str, where: str = "1", *arguments: Any, order: str = "rowid") -> list[dict[str, Any]]:
+    def table(self, name: str, where: str = "1", *arguments: Any, order: str | None = None) -> list[dict[str, Any]]:
         """Return the rows of a table; what is JSON in it is decoded."""
+        order = order or WITHOUT_NUMBERS.get(name, "rowid")
         with self.reading() as connection:
             found = rows(connection, f"SELECT * FROM {name} WHERE {where} ORDER BY {order}", *arguments)
         return [{key: decoded(key, value) for key, value in row.items()} for row in found]
@@ -108,7 +111,7 @@ class StoredRun:
     def ranges(
         self, name: str, *, most: int = 2000, begin: int = 0, end: int | None = None, attempt: int | None = None
     ) -> list[Range]:
-        """Return a curve between two steps as at most some ``2 * most`` ranges, in little time however long it is."""
+        """Return a curve between two steps as at most ``most`` ranges, in little time however long it is."""
         with self.reading() as connection:
             series, stretches = self.series(connection, name), self.stretches(connection, attempt)
             return read_ranges(connection, series, stretches, most=most, begin=begin, end=end)

@@ -1,59 +1,32 @@
 """The end of one series: points that are not sealed yet, and what of them the file lacks."""
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any, NamedTuple
 
+from epochal.runs.newest import Newest, joined, newest_of
 from epochal.runs.points import Points, coarser, encode, encode_ranges, extremes, ranges, thinned
 
 SEALED = 4096  # points of a chunk that is never written again
-ROWS = 64  # open chunks of a series before they are joined
+ROWS = 64  # small chunks of a series before they are joined
 
 
 class Change(NamedTuple):
-    """What a file needs to hold the first ``upto`` of a tail's points: perhaps open chunks go, chunks come."""
+    """What a file needs to hold the first ``upto`` of a tail's points.
 
-    joins: bool
+    ``drops``: chunks from this point of the tail on go first, None if none does. ``newest``: what they come to.
+    """
+
+    drops: int | None
     chunks: tuple[dict[str, Any], ...]
     upto: int
-
-
-class Newest:
-    """The newest, the least and the greatest value of a series, and where they were measured."""
-
-    __slots__ = ("count", "epoch", "high", "high_step", "low", "low_step", "step", "time", "value")
-
-    def __init__(self) -> None:
-        self.step = self.epoch = self.count = 0
-        self.time = self.value = 0.0
-        self.low: float | None = None
-        self.high: float | None = None
-        self.low_step: int | None = None
-        self.high_step: int | None = None
-
-    def take(self, *, step: int, epoch: int, time: float, value: float) -> None:
-        """Take one more value."""
-        self.step, self.epoch, self.time, self.value = step, epoch, time, value
-        self.count += 1
-        if not isfinite(value):
-            return
-        if self.low is None or value < self.low:
-            self.low, self.low_step = value, step
-        if self.high is None or value > self.high:
-            self.high, self.high_step = value, step
-
-    def row(self) -> dict[str, Any]:
-        """Return the row of the table ``newest``, without its series."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def load(self, row: dict[str, Any]) -> None:
-        """Go on from the row that an earlier training left."""
-        for name in self.__slots__:
-            setattr(self, name, row[name])
+    newest: Newest | None
 
 
 class Tail:
     """The open points of one series in one attempt; only ``upto`` of the newest change says what is in the file.
+
+    Each write adds a small chunk. Of 64 small ones one is made, of 4096 points one that stays, with its levels: each
+    point is written about three times.
 
     >>> tail = Tail("train/loss", "batch", attempt=0)
     >>> tail.append(step=1, epoch=0, time=0.5, value=2.0)
@@ -66,9 +39,8 @@ class Tail:
     """
 
     def __init__(self, name: str, scope: str, *, attempt: int) -> None:
-        self.name, self.scope, self.attempt = name, scope, attempt
+        self.name, self.scope = name, scope
         self.series: int | None = None  # its number in the file
-        self.newest = Newest()
         self.restart(attempt)
 
     def restart(self, attempt: int) -> None:
@@ -76,8 +48,12 @@ class Tail:
         self.attempt = attempt
         self.open = Points()
         self.first = 0  # the number of the first open point
-        self.durable = self.rows = 0  # open points, and the chunks of them, that the file holds
+        self.durable = 0  # open points that the file holds
+        self.rows = self.joined = 0  # small chunks of them in the file, behind so many that are joined already
         self.asked = 0  # open points of a change that is being written
+        self.newest: Newest | None = None  # what the attempt's points in the file come to
+        self.base: Newest | None = None  # what earlier attempts left, where it is known
+        self.based = False
 
     @property
     def lacking(self) -> int:
@@ -87,16 +63,17 @@ class Tail:
     def append(self, *, step: int, epoch: int, time: float, value: float) -> None:
         """Add one point."""
         self.open.append(step=step, time=time, epoch=epoch, value=value)
-        self.newest.take(step=step, epoch=epoch, time=time, value=value)
 
     def change(self) -> Change | None:
         """Return what the file needs, None if it has everything; until ``written`` or ``failed`` no point goes."""
         count = self.asked = len(self.open)
         if count == self.durable:
             return None
+        newest = joined(self.newest, newest_of(self.open.part(self.durable, count)))
         if count < SEALED and self.rows < ROWS:
-            return Change(False, (self.chunk(self.durable, count),), count)
-        return Change(True, tuple(self.chunk(*part) for part in parts(count)), count)
+            return Change(None, (self.chunk(self.durable, count),), count, newest)
+        begin = self.joined if count < SEALED else 0
+        return Change(begin, tuple(self.chunk(*part) for part in parts(begin, count)), count, newest)
 
     def chunk(self, start: int, end: int) -> dict[str, Any]:
         """Return the row of a chunk, without its series and attempt."""
@@ -118,12 +95,15 @@ class Tail:
         sealed = change.upto // SEALED * SEALED
         if sealed:
             self.open, self.first = self.open.part(sealed), self.first + sealed
-        self.durable, self.asked = change.upto - sealed, 0
-        self.rows = (1 if self.durable else 0) if change.joins else self.rows + 1
+        self.durable, self.asked, self.newest = change.upto - sealed, 0, change.newest
+        if change.drops is None:
+            self.rows += 1
+        else:
+            self.rows, self.joined = 0, self.durable
 
     def failed(self) -> None:
-        """Nothing was written: points may go again."""
-        self.asked = 0
+        """Nothing was written: points may go again, and its number may have been in what was taken back."""
+        self.asked, self.series = 0, None
 
     def thin(self) -> int:
         """Leave out about half of the points that wait, but no extremes of four; return how many went."""
@@ -137,15 +117,15 @@ class Tail:
 
     def forget_file(self) -> None:
         """The file is gone: a new one needs all that is still here."""
-        self.series = None
-        self.durable = self.rows = self.asked = 0
+        self.series, self.newest, self.base, self.based = None, None, None, False
+        self.durable = self.rows = self.joined = self.asked = 0
 
 
-def parts(count: int) -> Iterator[tuple[int, int]]:
-    """Yield the begin and end of each chunk of so many points.
+def parts(begin: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield the begin and end of each chunk of the points from ``begin`` on.
 
-    >>> list(parts(5000))
+    >>> list(parts(0, 5000))
     [(0, 4096), (4096, 5000)]
     """
-    for start in range(0, count, SEALED):
+    for start in range(begin, count, SEALED):
         yield start, min(start + SEALED, count)

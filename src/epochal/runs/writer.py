@@ -5,23 +5,32 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from math import nan
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
+from epochal.core.requests import Command
 from epochal.core.tensors import read
-from epochal.runs.book import Book, Row
-from epochal.runs.commands import Command, expire_old, take_queued
-from epochal.runs.schema import StoreError, open_to_write
+from epochal.runs.book import MOST_BYTES, MOST_ROWS, Book, Row
+from epochal.runs.commands import take_queued
+from epochal.runs.console import KEPT, Console
+from epochal.runs.schema import StoreError
+from epochal.runs.store_file import StoreFile
 
 logger = logging.getLogger("epochal")
 LOOK = 0.05  # seconds between looks for commands
 FLUSH = 0.2  # seconds between writes
 BEAT = 1.0  # seconds between signs of life
 LONGEST = 15.0  # seconds between tries while writing fails
-CROWD = 20_000  # entries that wait before the training thread takes them over itself
-SESSION = ("started", "beat", "state", "pid", "host", "process", "about", "callbacks", "commands")
+PATIENCE = 5.0  # seconds for which somebody else may lock the file before it is told
+CROWD = 20_000  # entries that wait before the training thread takes some over itself
+SOON = 2.0  # seconds for which the end of a training tries again to write where the disk refuses
+SOME = 256  # of them at a time
+writers: "WeakSet[StoreWriter]" = WeakSet()  # of this process
 
 
 class Values(NamedTuple):
@@ -53,7 +62,15 @@ class Answer(NamedTuple):
     time: float
 
 
-Entry = Values | Attempt | Answer | Row | Callable[[], Row | None]
+class Medium(NamedTuple):
+    """An image, a histogram or a text that is yet to be made a row, and the bytes that wait for that."""
+
+    kind: str
+    make: Callable[[], Row]
+    size: int
+
+
+Entry = Values | Attempt | Answer | Row
 
 
 class StoreWriter:
@@ -66,19 +83,23 @@ class StoreWriter:
     def __init__(
         self, place: Callable[[], Path], session: Callable[[], dict[str, Any]], hand: Callable[[Command], None] | None
     ) -> None:
-        self.place, self.session, self.hand = place, session, hand
         self.entries: deque[Entry] = deque()
+        self.media: deque[Medium] = deque()
+        self.put_bytes = self.taken_bytes = self.refused = 0
+        self.attempt = -1  # the one that entries which come now belong to
         self.book = Book()
-        self.file: Path | None = None
-        self.inode: tuple[int, int] | None = None
-        self.connection: sqlite3.Connection | None = None
-        self.session_id = self.first_attempt = 0
+        self.file = StoreFile(place, session, self.book.forget_file)
+        self.hand = hand
+        self.console: Console | None = None
         self.answers: list[Answer] = []
         self.seen = -1  # the file's version at the last look
         self.closing = threading.Event()
+        self.deadline = 0.0  # of the monotonic clock, once it closes
         self.final: dict[str, Any] | None = None
-        self.finished = False
+        self.finished = self.inherited = False
         self.error: BaseException | None = None
+        self.told = False
+        self.failing_since: float | None = None
         self.failures = 0
         self.next_flush = self.next_beat = 0.0
         self.state = "running"
@@ -90,55 +111,126 @@ class StoreWriter:
 
     def start(self) -> None:
         """Start the thread; a daemon, so that a disk that hangs cannot keep the process alive."""
+        watch_forks()
+        writers.add(self)
         self.thread.start()
 
+    def begin_attempt(self, step: int, epoch: int) -> None:
+        """Begin another attempt behind a step."""
+        self.attempt += 1
+        self.entries.append(Attempt(step, epoch, time()))
+
+    def put_medium(self, kind: str, make: Callable[[], Row], size: int) -> None:
+        """Have something large made a row, unless too much waits already."""
+        if self.put_bytes - self.taken_bytes + size > MOST_BYTES or self.inherited:
+            self.refused += 1
+            return
+        self.put_bytes += size
+        self.media.append(Medium(kind, make, size))
+
     def crowded(self) -> None:
-        """Take over what waits, because the thread hangs in a write; bounded, and without a wait for the disk."""
-        self.absorb()
+        """Take over some of what waits, because the thread hangs in a write; without a wait for it or the disk."""
+        if self.book.lock.acquire(blocking=False):
+            try:
+                self.absorb(SOME)
+            finally:
+                self.book.lock.release()
 
     def close(self, final: Mapping[str, Any], *, limit: float) -> bool:
         """Write what waits and how the session ended, within so many seconds; say whether that was enough."""
-        self.final = dict(final)
+        if self.inherited:
+            return True
+        self.final, self.deadline = dict(final), monotonic() + limit
         self.closing.set()
         self.thread.join(limit)
+        writers.discard(self)
         return self.finished
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """What is not in the file and will not be, by kind."""
+        return {**self.book.lost, **({"images, histograms or texts": self.refused} if self.refused else {})}
+
+    def leave_to_parent(self) -> None:
+        """In a process that was forked: what is logged here goes nowhere, and the file is the parent's."""
+        self.inherited = True
+        self.entries, self.media = deque(maxlen=0), deque(maxlen=0)
+        self.file.leave_to_parent()
 
     # -- on the writer's thread -------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """Flush, look and beat until closed."""
+        """Flush, look and beat until closed; then write the rest, as long as there is time for it."""
         while not self.closing.wait(LOOK):
             self.tick()
-        for attempt in range(3):
-            if self.flush(last=True):
-                break
-            self.closing.clear()
-            self.closing.wait(FLUSH * (attempt + 1))
-        self.shut()
+        wait, soon = threading.Event(), monotonic() + SOON
+        while not self.flush(last=True) and monotonic() < (self.deadline if self.is_locked() else soon):
+            wait.wait(FLUSH)
+        self.finished = self.book.empty and not self.answers and not self.entries
+        self.file.shut()
 
     def tick(self) -> None:
         """Do what is due."""
         try:
-            now = monotonic()
             self.look()
-            if now >= self.next_flush:
-                self.flush()
+        except Exception as error:
+            if self.file.connection is not None and self.file.connection.in_transaction:
+                self.file.connection.execute("ROLLBACK")
+            self.failed(error)
+        if monotonic() >= self.next_flush:
+            self.flush()
+
+    def flush(self, *, last: bool = False) -> bool:
+        """Write what the file lacks, in one transaction; say whether the file has everything."""
+        self.next_flush = monotonic() + FLUSH
+        try:
+            self.absorb()
+            self.make_media()
+            connection = self.file.connection
+            beats = connection is not None and (monotonic() >= self.next_beat or self.state != self.told_state or last)
+            if self.book.empty and not self.answers and not beats:
+                return True
+            if connection is None and not self.book.has_news:
+                return True
+            self.write(last=last)
         except Exception as error:  # nothing here may end the thread
             self.failed(error)
+            return False
+        if self.failures and self.told:
+            logger.warning("the run store %s is written again; all that waited is in it.", self.file.path)
+        self.failures, self.failing_since = 0, None
+        return True
 
-    def absorb(self) -> None:
-        """Take the entries over into the book."""
+    def absorb(self, most: int | None = None) -> None:
+        """Take entries over into the book."""
         with self.book.lock:
             taken: list[Entry] = []
-            while self.entries:
+            while self.entries and (most is None or len(taken) < most):
                 taken.append(self.entries.popleft())
-            numbers = iter(read([one for entry in taken if isinstance(entry, Values) for one in entry.values.values()]))
+            values = (entry.values.values() for entry in taken if isinstance(entry, Values))
+            numbers = iter(self.read(list(chain.from_iterable(values))))
             for entry in taken:
                 self.take(entry, numbers)
             self.book.thin()
 
-    def take(self, entry: Entry, numbers: Any) -> None:
-        """Take one entry; what cannot be made into a row is lost and told, not raised."""
+    def read(self, values: list[Any]) -> list[float]:
+        """Return values as floats, NaN for one that cannot be read."""
+        try:
+            return read(values)
+        except Exception as error:
+            self.error = error
+            return [self.read_one(value) for value in values]
+
+    def read_one(self, value: Any) -> float:
+        """Return a value as a float, NaN where that cannot be."""
+        try:
+            return read([value])[0]
+        except Exception:
+            self.book.lose("points", 1)
+            return nan
+
+    def take(self, entry: Entry, numbers: Iterator[float]) -> None:
+        """Take one entry."""
         book = self.book
         if isinstance(entry, Values):
             values = {name: next(numbers) for name in entry.values}
@@ -147,53 +239,44 @@ class StoreWriter:
             book.begin_attempt(step=entry.step, epoch=entry.epoch, time=entry.time)
         elif isinstance(entry, Answer):
             self.answers.append(entry)
-        elif isinstance(entry, Row):
-            book.add(entry)
         else:
-            try:
-                row = entry()
-            except Exception as error:
-                book.lose("media", 1)
-                self.report(error, "something logged could not be stored")
-                return
-            if row is not None:
-                book.add(row)
+            book.add(entry)
 
-    def flush(self, *, last: bool = False) -> bool:
-        """Write what the file lacks, in one transaction; say whether the file has everything."""
-        self.next_flush = monotonic() + FLUSH
-        self.absorb()
-        beats = self.connection is not None and (monotonic() >= self.next_beat or self.state != self.told_state)
-        if self.book.empty and not self.answers and not beats and not (last and self.connection is not None):
-            return True
-        if self.connection is None and not self.book.tails and not any(r.table != "attempts" for r in self.book.rows):
-            return True  # nothing was logged yet
-        try:
-            self.write(last=last)
-        except (sqlite3.Error, OSError, StoreError) as error:
-            self.failed(error)
-            return False
-        if self.failures:
-            logger.warning("the run store %s is written again; all that waited is in it.", self.file)
-        self.failures = 0
-        return True
+    def make_media(self) -> None:
+        """Make rows of images, histograms and texts; what cannot be made one is lost and told, not raised."""
+        while self.media:
+            medium = self.media.popleft()
+            self.taken_bytes += medium.size
+            try:
+                self.book.add(medium.make())
+            except Exception as error:
+                self.book.lose(medium.kind, 1)
+                logger.error("the run store could not take the %s: %s", medium.kind, error, exc_info=error)
+        if self.console is not None:
+            for row in self.console.take(last=self.closing.is_set()):
+                if len(self.book.rows) < MOST_ROWS // 2:
+                    self.book.add(row)
+                else:
+                    self.book.lose("lines of the console", 1)
 
     def write(self, *, last: bool) -> None:
         """Write the book, the answers and a sign of life."""
-        connection = self.opened()
+        connection = self.file.opened()
         part, answers = self.book.part(), list(self.answers)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            self.book.write(connection, part, session=self.session_id, attempt=self.first_attempt)
+            self.book.write(connection, part, session=self.file.number, attempt=self.file.first_attempt)
             self.answer(connection, answers)
-            self.beat(connection, last=last)
+            told = self.beat(connection, last=last)
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             self.book.failed(part)
-            if connection.in_transaction:
+            if not self.file.unusable(error) and connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
         self.book.done(part)
+        self.told_lost |= told
+        self.next_beat, self.told_state = monotonic() + BEAT, self.state
         del self.answers[: len(answers)]
 
     def answer(self, connection: sqlite3.Connection, answers: list[Answer]) -> None:
@@ -204,93 +287,70 @@ class StoreWriter:
                 (one.state, one.step, one.epoch, one.time, one.text, one.id),
             )
 
-    def beat(self, connection: sqlite3.Connection, *, last: bool) -> None:
-        """Write a sign of life, what was lost, and in the end how it ended."""
-        self.next_beat, self.told_state = monotonic() + BEAT, self.state
+    def beat(self, connection: sqlite3.Connection, *, last: bool) -> dict[str, int]:
+        """Write a sign of life, and in the end how it ended; return what is told to be lost by now."""
         values: dict[str, Any] = {"beat": time(), "state": self.state}
         if last and self.final is not None:
             values |= {"ended": time(), **self.final}
         columns = ", ".join(f"{name} = :{name}" for name in values)
-        connection.execute(f"UPDATE sessions SET {columns} WHERE id = :id", {**values, "id": self.session_id})
-        for what, count in self.book.lost.items():
+        connection.execute(f"UPDATE sessions SET {columns} WHERE id = :id", {**values, "id": self.file.number})
+        if self.console is not None:
+            connection.execute("DELETE FROM console WHERE id <= (SELECT max(id) FROM console) - ?", (KEPT,))
+        lost = dict(self.lost)
+        for what, count in lost.items():
             if (new := count - self.told_lost.get(what, 0)) > 0:
                 why = f"{type(self.error).__name__}: {self.error}" if self.error else "more than the disk could take"
                 connection.execute(
                     "INSERT INTO losses (session, time, what, count, why) VALUES (?, ?, ?, ?, ?)",
-                    (self.session_id, time(), what, new, why),
+                    (self.file.number, time(), what, new, why),
                 )
-                self.told_lost[what] = count
-
-    def opened(self) -> sqlite3.Connection:
-        """Return the open file; one that was deleted is made anew, with all that is still here."""
-        if self.connection is not None and self.file is not None and identity(self.file) != self.inode:
-            logger.warning("the run store %s was deleted while it was written; a new one is made.", self.file)
-            self.shut()
-            self.book.forget_file()
-        if self.connection is None:
-            file = self.place()
-            connection = open_to_write(file)
-            try:
-                self.begin(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self.connection, self.file, self.inode = connection, file, identity(file)
-        return self.connection
-
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Begin a session in the file."""
-        connection.execute("BEGIN IMMEDIATE")
-        expire_old(connection, "the training it was meant for is over")
-        row = {**self.session(), "beat": time(), "state": self.state}
-        names = ", ".join(SESSION)
-        places = ", ".join(f":{name}" for name in SESSION)
-        made = connection.execute(f"INSERT INTO sessions ({names}) VALUES ({places})", row)
-        self.session_id = int(made.lastrowid or 0)
-        self.first_attempt = int(connection.execute("SELECT coalesce(max(id), 0) FROM attempts").fetchone()[0]) + 1
-        connection.execute("COMMIT")
+        return lost
 
     def look(self) -> None:
         """See whether somebody else wrote into the file, and if so whether there are commands."""
-        connection = self.connection
+        connection = self.file.connection
         if connection is None or self.hand is None:
             return
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self.seen:
             return
-        self.seen = version
         for command in take_queued(connection):
             self.hand(command)
+        self.seen = version
 
-    def failed(self, error: BaseException) -> None:
-        """Wait longer and longer before the next try."""
+    def is_locked(self) -> bool:
+        """Say whether what failed last did so because somebody else has the file."""
+        return isinstance(self.error, sqlite3.OperationalError) and "locked" in str(self.error)
+
+    def failed(self, error: Exception) -> None:
+        """Wait longer and longer before the next try; tell the first failure, of a lock by others once it lasts."""
+        now = monotonic()
         self.failures += 1
-        self.next_flush = monotonic() + min(FLUSH * 2**self.failures, LONGEST)
-        self.report(error, f"the run store {self.file or ''} could not be written: the training goes on, what it logs")
-
-    def report(self, error: BaseException, what: str) -> None:
-        """Say the first failure with its traceback."""
-        if self.error is None:
-            logger.error("%s waits in memory and is tried again.", what, exc_info=error)
+        self.next_flush = now + min(FLUSH * 2 ** min(self.failures, 10), LONGEST)
+        self.failing_since = now if self.failing_since is None else self.failing_since
         self.error = error
-
-    def shut(self) -> None:
-        """Close the file; the log beside it is folded in."""
-        connection, self.connection = self.connection, None
-        self.finished = self.book.empty and not self.answers and self.closing.is_set()
-        if connection is None:
+        if self.told or (self.is_locked() and now - self.failing_since < PATIENCE):
             return
-        try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
-        except sqlite3.Error as error:
-            logger.debug("the run store was not folded together: %s", error)
+        self.told = True
+        what = "could not be written: the training goes on, what it logs waits in memory and is tried again"
+        expected = isinstance(error, (sqlite3.Error, OSError, StoreError))
+        where = f" {self.file.path}" if self.file.path else ""
+        logger.error("the run store%s %s (%s).", where, what, error, exc_info=None if expected else error)
 
 
-def identity(file: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another at the same place, None if there is none."""
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def watch_forks() -> None:
+    """Have forked processes leave the files to their parent; asked for once, with the first training."""
+    global watching_forks
+    if not watching_forks and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=leave_to_parents)
+    watching_forks = True
+
+
+watching_forks = False
+
+
+def leave_to_parents() -> None:
+    """In a process that was forked: leave every file to the parent."""
+    for writer in list(writers):
+        writer.leave_to_parent()
+    writers.clear()
