@@ -1,0 +1,67 @@
+/** What is asked of the server. */
+
+import type { AuditRow, ConsoleLine, CurveData, Happening, Medium, RunPage, RunRow } from "./types.js";
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+async function failure(response: Response): Promise<ApiError> {
+  const said: unknown = await response.json().catch(() => null);
+  const text = said && typeof said === "object" && "error" in said ? String(said.error) : response.statusText;
+  return new ApiError(response.status, text || `the server answered ${response.status}`);
+}
+
+async function get<T>(path: string, query: Record<string, string | number | undefined> = {}): Promise<T> {
+  const asked = Object.entries(query).filter(([, value]) => value !== undefined);
+  const search = new URLSearchParams(asked.map(([name, value]) => [name, String(value)])).toString();
+  let response: Response;
+  try {
+    response = await fetch(search ? `${path}?${search}` : path, { headers: { Accept: "application/json" } });
+  } catch {
+    throw new ApiError(0, "the server does not answer");
+  }
+  if (!response.ok) throw await failure(response);
+  return (await response.json()) as T;
+}
+
+async function post<T>(path: string, body: unknown): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-Epochal": "1" },
+      body: JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError(0, "the server does not answer");
+  }
+  if (!response.ok) throw await failure(response);
+  return (await response.json().catch(() => ({}))) as T;
+}
+
+const run = (id: string): string => `/api/runs/${encodeURIComponent(id)}`;
+
+export const api = {
+  runs: () => get<{ runs: RunRow[]; version: number }>("/api/runs"),
+  run: (id: string) => get<RunPage>(run(id)),
+  curve: (id: string, name: string, query: { most?: number; begin?: number; end?: number; attempt?: number } = {}) =>
+    get<CurveData>(`${run(id)}/curve`, { name, ...query }),
+  events: async (id: string) => (await get<{ events: Happening[] }>(`${run(id)}/events`)).events,
+  audit: async (id: string) => (await get<{ commands: AuditRow[] }>(`${run(id)}/audit`)).commands,
+  console: async (id: string, after: number) =>
+    (await get<{ lines: ConsoleLine[] }>(`${run(id)}/console`, { after })).lines,
+  media: async (id: string, kind: string) => (await get<{ media: Medium[] }>(`${run(id)}/media`, { kind })).media,
+  medium: (id: string, number: number) => `${run(id)}/media/${number}`,
+  histogram: (id: string, number: number) => get<unknown>(`${run(id)}/media/${number}`),
+  csv: (id: string, names: string[]) => `${run(id)}/export.csv?${new URLSearchParams({ names: names.join(",") })}`,
+  command: (id: string, key: string, name: string, args: Record<string, unknown>) =>
+    post<{ id: string }>(`${run(id)}/commands`, { id: key, name, arguments: args }),
+  note: (id: string, text: string) => post<unknown>(`${run(id)}/notes`, { text }),
+  tags: (id: string, add: string[], remove: string[]) => post<unknown>(`${run(id)}/tags`, { add, remove }),
+};
