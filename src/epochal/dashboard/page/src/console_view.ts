@@ -32,7 +32,7 @@ export class ConsoleView {
   private async load(): Promise<void> {
     try {
       const lines = await api.console(this.id, this.after);
-      for (const line of lines) this.terminal.write(line.text);
+      for (const line of lines) this.terminal.write(line.text.endsWith("\n") ? line.text : `${line.text}\n`);
       this.after = lines.at(-1)?.id ?? this.after;
       if (lines.length > 0) this.draw();
       say(this.note, this.after === 0 ? "This run has written nothing to its terminal, or its text was not kept." : "");

@@ -7,6 +7,12 @@ import { inTurn } from "./queue.js";
 const MOST = 2000; // points or ranges, more than a chart has pixels
 const PAUSE = 1000; // milliseconds between two requests for new points
 
+/** An earlier attempt, from the step on that a later one repeats. */
+export interface Past {
+  attempt: number;
+  begin: number;
+}
+
 export class LiveCurve {
   points: Columns = none();
   private sure = 0; // points that came from the store; those behind came ahead of it, with the stream
@@ -18,10 +24,11 @@ export class LiveCurve {
     readonly id: string,
     readonly name: string,
     private readonly changed: () => void,
+    private readonly past?: Past,
   ) {}
 
   async load(): Promise<void> {
-    const data = await inTurn(() => api.curve(this.id, this.name, { most: MOST }));
+    const data = await inTurn(() => api.curve(this.id, this.name, { most: MOST, ...this.past }));
     this.points = columns(data);
     this.sure = this.points.step.length;
     this.loaded = true;
@@ -31,7 +38,7 @@ export class LiveCurve {
 
   /** The newest value, told by the stream: drawn at once; what came before it is asked for a little later. */
   pulse(step: number, time: number, value: number | null): void {
-    if (!this.loaded) return;
+    if (!this.loaded || this.past) return;
     const last = this.points.step.at(-1) ?? -1;
     if (step < last) {
       this.loaded = false; // the run was set back: steps are repeated
@@ -77,6 +84,7 @@ export class LiveCurve {
 
   /** A part of it, finer. */
   async part(begin: number, end: number): Promise<Columns> {
-    return columns(await inTurn(() => api.curve(this.id, this.name, { most: MOST, begin, end })));
+    const asked = { most: MOST, end, attempt: this.past?.attempt, begin: Math.max(begin, this.past?.begin ?? 0) };
+    return columns(await inTurn(() => api.curve(this.id, this.name, asked)));
   }
 }

@@ -48,17 +48,23 @@ export function drawHappenings(plot: uPlot, events: Happening[], axis: AxisName,
 }
 
 export function drawDots(plot: uPlot, dots: Dot[]): void {
-  clipped(plot, (context, ratio) => {
-    for (const dot of dots) {
-      context.beginPath();
-      context.arc(plot.valToPos(dot.x, "x", true), plot.valToPos(dot.y, "y", true), 4 * ratio, 0, 2 * Math.PI);
-      context.fillStyle = ink().paper;
-      context.strokeStyle = dot.colour;
-      context.lineWidth = 2 * ratio;
-      context.fill();
-      context.stroke();
-    }
-  });
+  const { ctx: context, bbox } = plot;
+  const ratio = devicePixelRatio;
+  context.save();
+  context.setLineDash([]);
+  for (const dot of dots) {
+    const x = plot.valToPos(dot.x, "x", true);
+    const y = plot.valToPos(dot.y, "y", true);
+    if (x < bbox.left || x > bbox.left + bbox.width || y < bbox.top || y > bbox.top + bbox.height) continue;
+    context.beginPath();
+    context.arc(x, y, 4 * ratio, 0, 2 * Math.PI);
+    context.fillStyle = ink().paper;
+    context.strokeStyle = dot.colour;
+    context.lineWidth = 2 * ratio;
+    context.fill();
+    context.stroke();
+  }
+  context.restore();
 }
 
 /** A triangle on the ground where a value was not a number, or infinite. */

@@ -3,9 +3,12 @@
 import type { Timeline } from "./axis.js";
 import type { Source } from "./chart.js";
 import type { ChartPlan } from "./chart_grid.js";
+import type { Past } from "./live_curve.js";
 import type { CurveHead, RunPage } from "./types.js";
 
 const EPOCH = "epoch/";
+const POINT = "point/";
+const EARLIER = 4; // attempts that later ones repeat, the newest
 
 export function timeline(run: RunPage): Timeline {
   return { started: run.sessions[0]?.started ?? 0, epochs: run.epochs };
@@ -37,15 +40,29 @@ export function runPlans(run: RunPage, line: Timeline, room: Room): ChartPlan[] 
   for (const head of run.curves) {
     const { name } = head;
     if (roomOf(head) !== room || head.kind === "final") continue;
-    if (name.startsWith(EPOCH) && heads.has(name.slice(EPOCH.length))) continue;
-    const sources = [source(head, name, 0)];
+    if ([EPOCH, POINT].some((before) => name.startsWith(before) && heads.has(name.slice(before.length)))) continue;
+    const sources = [source(head, head.kind === "batch" ? "each batch" : groupOf(name), 0)];
     const mean = heads.get(EPOCH + name);
+    const apart = heads.get(POINT + name);
     if (mean) sources.push(source(mean, "mean of the epoch", 1));
+    else if (apart) sources.push(source(apart, "outside batches", 1));
+    if (room === "charts" && head.kind !== "epoch") {
+      sources.push(...earlier(run).map((past) => ({ ...source(head, `attempt ${past.attempt}, repeated since`, 7, true), past })));
+    }
     const trained = name.startsWith("val/") ? heads.get(`${EPOCH}train/${name.slice(4)}`) ?? heads.get(`train/${name.slice(4)}`) : undefined;
-    if (trained) sources.push(source(trained, trained.name.replace(EPOCH, ""), 4, true));
+    if (trained) sources.push(source(trained, "train", 4, true));
     plans.push({ title: name, group: groupOf(name), sources });
   }
   return plans;
+}
+
+/** What earlier attempts measured at steps that later ones repeated. */
+function earlier(run: RunPage): Past[] {
+  const found = run.attempts.slice(0, -1).map((one, at) => ({
+    attempt: one.id,
+    begin: Math.min(...run.attempts.slice(at + 1).map((later) => later.from_step)) + 1,
+  }));
+  return found.slice(-EARLIER);
 }
 
 /** One chart for each name, with a line for each run that has it. */

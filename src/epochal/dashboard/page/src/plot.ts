@@ -11,6 +11,7 @@ export interface Line {
   points: Columns;
   colour: string;
   quiet: boolean; // a line for comparison only
+  soft?: boolean; // a noisy one, under its means
 }
 
 export interface Form {
@@ -55,11 +56,15 @@ function series(line: Line, form: Form): uPlot.Series[] {
   const dash = line.quiet ? [4, 3] : [];
   const hidden = { show: banded, stroke: "transparent", width: 0, points: { show: false } };
   return [
-    { ...common, show: true, stroke: smoothed ? faint(line.colour, 0.3) : line.colour, width: smoothed ? 1 : width, dash },
+    { ...common, show: true, stroke: faded(line, smoothed), width: smoothed || line.soft ? 1 : width, dash },
     { show: smoothed, stroke: line.colour, width: width + 0.5, dash, points: { show: false } },
     hidden,
     hidden,
   ];
+}
+
+function faded(line: Line, smoothed: boolean): string {
+  return smoothed ? faint(line.colour, 0.3) : line.soft ? faint(line.colour, 0.6) : line.colour;
 }
 
 /** Some space above and below; a line that never moves lies in the middle. */

@@ -13,7 +13,7 @@ export class RunLine {
   constructor(private run: RunRow, private readonly columns: Column[], chosen: (on: boolean) => void) {
     this.box = h("input", { type: "checkbox", "aria-label": `Choose ${run.name} for a comparison` });
     this.box.addEventListener("change", () => chosen(this.box.checked));
-    this.cells = columns.map((column) => h("td", { class: column.key, "data-head": column.label }));
+    this.cells = columns.map((column) => h("td", { class: `col-${column.key}`, "data-head": column.label }));
     this.element = h("tr", {}, h("td", { class: "choose" }, this.box), ...this.cells);
     this.element.addEventListener("click", (event) => {
       if (event.target instanceof Element && !event.target.closest("a, input, .choose")) location.hash = `#/run/${this.run.id}`;

@@ -128,9 +128,9 @@ export class RunsView implements View {
   private columnHead(column: Column): HTMLElement {
     const here = this.sort.column === column.key;
     const order = here ? (this.sort.down ? "descending" : "ascending") : "none";
-    if (!column.value) return h("th", { scope: "col", class: column.key }, column.label);
+    if (!column.value) return h("th", { scope: "col", class: `col-${column.key}` }, column.label);
     const arrow = h("span", { class: "arrow", "aria-hidden": "true" }, here ? (this.sort.down ? "↓" : "↑") : "");
-    return h("th", { scope: "col", class: column.key, "aria-sort": order }, h("button", {
+    return h("th", { scope: "col", class: `col-${column.key}`, "aria-sort": order }, h("button", {
       type: "button", "data-column": column.key, title: column.label,
       onclick: () => {
         this.sort = { column: column.key, down: here ? !this.sort.down : column.down === true };
