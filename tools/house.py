@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
 # In core; everything else there is floor 0.
-FLOOR_ONE = frozenset({"callback", "debug", "dispatch", "engine", "lifetime", "roster", "run"})
+FLOOR_ONE = frozenset({"callback", "debug", "dispatch", "engine", "lifetime", "roster", "run", "steering"})
 FLOORS = {
     "tested": 0,
     "conditions": 2,

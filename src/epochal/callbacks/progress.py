@@ -65,7 +65,7 @@ class Progress(Callback):
         self.name = name
         self.screen: Screen | None = None
         self.due = NEVER  # when the bar is redrawn next
-        self.began = self.epoch_began = 0.0
+        self.began = self.epoch_began = self.waits_since = 0.0
         self.began_at = 0.0  # the epochs done when this process began
 
     def __repr__(self) -> str:
@@ -111,6 +111,18 @@ class Progress(Callback):
             self.due = perf_counter() + self.pause
             shown = bar(run.val_batch + 1, run.num_val_batches)
             self.screen.status(f"{epoch_of(run)}  validation {shown}")
+
+    def on_pause(self, run: "Run") -> None:
+        """Say that the training waits."""
+        self.waits_since = perf_counter()
+        if self.screen is not None:
+            self.screen.status(f"{epoch_of(run)}  paused after step {run.step}")
+
+    def on_continue(self, run: "Run") -> None:
+        """Leave the time of a pause out of speed and time left."""
+        waited = perf_counter() - self.waits_since
+        self.began += waited
+        self.epoch_began += waited
 
     def on_fit_epoch_end(self, run: "Run") -> None:
         """Write the epoch's line."""

@@ -74,9 +74,9 @@ class Throughput(Callback):
     of the training time between the end of a batch and the start of the next, 0 to 1), ``throughput/data_wait_seconds``
     and ``throughput/eta_seconds``; each epoch also in words at level INFO. Validations and saved checkpoints are no
     training time, but ``eta_seconds``, also an attribute, counts them as they were so far in this process. It is None
-    while the number of epochs or batches is unknown, and knows of no early stop. It is this process's clock and its
-    samples: a GPU that is still busy is not waited for. Put it last, so that what other callbacks do at a batch's end
-    is not taken for waiting. Two reads of the clock per batch.
+    while the number of epochs or batches is unknown, and knows of no early stop. A pause does not count. It is this
+    process's clock and its samples: a GPU that is still busy is not waited for. Put it last, so that what other
+    callbacks do at a batch's end is not taken for waiting. Two reads of the clock per batch.
     """
 
     guarded = True
@@ -107,7 +107,7 @@ class Throughput(Callback):
 
     def begin(self, now: float) -> None:
         """Forget everything measured: a training begins in this process."""
-        self.began = self.batch_began = self.batch_ended = now
+        self.began = self.batch_began = self.batch_ended = self.paused = now
         self.batches, self.counted, self.waited, self.worked = 0, 0.0, 0.0, 0.0
         self.before_epoch = self.before_window = Work()
         self.epochs = 0  # finished in this process
@@ -156,6 +156,16 @@ class Throughput(Callback):
     def on_val_end(self, run: "Run") -> None:
         """Leave a validation's time out."""
         self.batch_ended = self.clock()
+
+    def on_pause(self, run: "Run") -> None:
+        """Stop the clock: the training waits because somebody said so."""
+        self.paused = self.clock()
+
+    def on_continue(self, run: "Run") -> None:
+        """Leave the time of a pause out, everywhere."""
+        waited = self.clock() - self.paused
+        self.batch_ended += waited
+        self.began += waited
 
     def on_fit_epoch_end(self, run: "Run") -> None:
         """Log the epoch."""

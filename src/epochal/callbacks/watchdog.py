@@ -47,7 +47,7 @@ class Watchdog(Callback):
     Once per hang the stacks of all threads go into ``hang-1.txt``, ``hang-2.txt`` ... in the run's folder and the
     training's, with the line of yours where it stands, into the log. When the training goes on, the event ``on_hang``
     comes on the training thread: ``run.add_callback("on_hang", fn)``. A hang inside C code that keeps Python's lock
-    cannot be seen, nor what a DataLoader's worker processes do. It ends nothing by itself.
+    cannot be seen, nor what a DataLoader's worker processes do. A pause is no hang. It ends nothing by itself.
     """
 
     guarded = True
@@ -67,17 +67,28 @@ class Watchdog(Callback):
         if name is not None:
             self.name = name
         self.beats = 0  # signs of life; the watchdog's thread looks whether there are new ones
+        self.paused = False
         self.watch: Watch | None = None
 
     def __repr__(self) -> str:
         return f"Watchdog(minutes={self.minutes:g})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "watch": None, "beats": 0}  # a thread cannot travel
+        return {**self.__dict__, "watch": None, "beats": 0, "paused": False}  # a thread cannot travel
 
     def on_train_start(self, run: "Run") -> None:
         """Start the thread."""
+        self.paused = False
         self.watch = Watch(self, run)
+
+    def on_pause(self, run: "Run") -> None:
+        """A training that waits because somebody said so does not hang."""
+        self.paused = True
+
+    def on_continue(self, run: "Run") -> None:
+        """The silence is counted from here on."""
+        self.beats += 1
+        self.paused = False
 
     def on_train_batch_end(self, run: "Run") -> None:
         """Give a sign of life; where there was none for long, the training goes on now."""
@@ -139,7 +150,7 @@ class Watch:
         owner = self.owner
         silence = Silence(owner.limit)
         while not self.over.wait(min(owner.limit / LOOKS, LONGEST)):
-            if silence.too_long(owner.beats, owner.clock()):
+            if not owner.paused and silence.too_long(owner.beats, owner.clock()):
                 try:
                     self.report()
                 except Exception:

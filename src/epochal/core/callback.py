@@ -146,6 +146,12 @@ class Callback:
     def on_loss_spike(self, run: "Run") -> None:
         """The loss has jumped far above its recent values; with a ``LossSpike`` only."""
 
+    def on_pause(self, run: "Run") -> None:
+        """The training begins to wait, at a safe point; no event comes until ``on_continue``."""
+
+    def on_continue(self, run: "Run") -> None:
+        """A training that waited goes on."""
+
 
 def given_name(callback: Callback) -> str | None:
     """Return the name a callback was given, by assignment or by its class, or None if it has only the default."""

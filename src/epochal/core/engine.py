@@ -3,31 +3,31 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from epochal.core.dispatch import BATCH_POINT, BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
 from epochal.core.fitness import Fitness
 from epochal.core.groups import Groups
-from epochal.core.host import Predictor, RateHost, Record, Saver, Trial
-from epochal.core.inside import go_inside, inside_state, metrics_state, restore_metrics
-from epochal.core.log import log
-from epochal.core.metrics import FINAL, At, Entry, Metrics, final_name
+from epochal.core.host import Boxes, Predictor, RateHost, Record, Saver, Trial
+from epochal.core.inside import go_inside
+from epochal.core.metrics import At, Metrics, final_name
 from epochal.core.moment import Ended, Moment
-from epochal.core.preemption import agree, leave, watch
+from epochal.core.orders import Orders
+from epochal.core.own_state import load_own_state, own_state
+from epochal.core.preemption import leave, watch
 from epochal.core.rates import Rates
-from epochal.core.requests import Requests
+from epochal.core.requests import Requests, ValidationRequest
 from epochal.core.rollback import Rollbacks
-from epochal.core.row import Row
 from epochal.core.saving import flush, save, settle
 from epochal.core.serving import serve
+from epochal.core.sharing import agree
+from epochal.core.stale import speak_of_stale
 from epochal.core.tensors import scalar
 
 if TYPE_CHECKING:
     from epochal.core.debug import GrammarWatch
     from epochal.core.run import Run
-
-
-OWN_STATE = ("epoch", "next_epoch", "step", "batches")
 
 
 class Engine:
@@ -48,6 +48,8 @@ class Engine:
         self.trial: Trial | None = None  # how a copy of the model is trained, where the trainer shows it
         self.restorer: Callable[[Any], None] | None = None  # how a saved model is loaded, where load_into is not enough
         self.rewind: Callable[[Any], None] | None = None  # how a trainer goes back to a checkpoint, where it can
+        self.cannot_validate: Callable[[], str | None] | None = None  # why no validation can be asked for, if so
+        self.waited: Callable[[float], None] | None = None  # told how long a pause was, for a trainer's own clock
         self.aliases: dict[str, str] = {}
         self.model: Any = None
         self.optimizer: Any = None
@@ -68,12 +70,15 @@ class Engine:
         """Forget the training before: a new one begins."""
         self.metrics = Metrics(self.aliases)
         self.requests = Requests()
+        self.orders = Orders(self)
         self.rollbacks = Rollbacks()
         self.rates = Rates()
         self.history: list[Mapping[str, float]] = []  # frozen rows
         self.params: dict[str, Any] = {}
         self.sinks: tuple[Callable[[Record], None], ...] = ()
         self.answer: Callable[[str, str, str], None] | None = None  # tells who sent a command what became of it
+        self.note: Callable[[str, str, str, Mapping[str, Any]], None] | None = None  # writes down what happened
+        self.offering: Callable[[], None] | None = None  # told that other commands are offered now
         self.when_over: list[Callable[[], None]] = []  # called after teardown, when the summary is whole
         self.notes: list[str] = []  # what the summary at the end must say
         self.checkpoint_error: Exception | None = None
@@ -93,6 +98,8 @@ class Engine:
         self.in_training = self.in_epoch = self.in_batch = self.in_validation = self.in_val_batch = False
         self.batches_done = self.epoch_cut = self.rates_taken = self.warned_stale = False
         self.saves_wait = False  # the user's code in the body of a batch has not run to its end
+        self.asked = self.counts = False  # a validation that was asked for; policies look at it
+        self.answering: list[ValidationRequest] = []  # those that the running validation is an answer to
         self.reentry: Mapping[str, Any] | None = None  # the state in which an epoch may begin again
         self.groups = Groups()
         self.scopes: list[str] = []  # what has started and not ended, the innermost last
@@ -125,9 +132,9 @@ class Engine:
         """Hand everything that is logged to ``sink`` from now on, until this training ends."""
         self.sinks = (*self.sinks, sink)
 
-    def publish(self, kind: str, values: Mapping[str, Any], at: At | None = None) -> None:
+    def publish(self, kind: str, values: Mapping[str, Any], at: At | None = None, boxes: Boxes = ()) -> None:
         """Hand something to every logger; they read it off this thread."""
-        record = Record(kind, values, at or At(self.epoch, None, self.step), time.time())
+        record = Record(kind, values, at or At(self.epoch, None, self.step), time.time(), boxes)
         for sink in self.sinks:
             sink(record)
 
@@ -258,26 +265,17 @@ class Engine:
         self.scopes.pop()
         self.drain()
         self.metrics.end_batches(At(self.epoch, None, self.step))
-        self.metrics.on_read = None if self.warned_stale else self.speak_of_stale
+        self.metrics.on_read = None if self.warned_stale else partial(speak_of_stale, self)
         try:
             self.fire("on_train_epoch_end")
         finally:
             self.metrics.on_read = None
 
-    def speak_of_stale(self, entry: Entry) -> None:
-        """Warn, once, that a value read at ``on_train_epoch_end`` is an older epoch's."""
-        stale = entry.validated and entry.at.epoch < self.epoch and not entry.name.startswith(FINAL)
-        if stale and not self.warned_stale:
-            self.warned_stale = True
-            log().warning(
-                "%r was read at on_train_epoch_end of epoch %d, but it is from epoch %d: this epoch's validation has"
-                " not measured it yet. Read it at on_fit_epoch_end, where it is fresh.",
-                entry.name, self.epoch, entry.at.epoch,
-            )  # fmt: skip
-
     def val_start(self, num_val_batches: int | None = None) -> None:
         """``on_val_start``; outside an epoch it is a validation that decides nothing."""
         settle(self)
+        if self.in_epoch:
+            self.answering, self.requests.validations = self.requests.validations, []
         self.in_validation, self.num_val_batches, self.val_batch = True, num_val_batches, 0
         self.scopes.append("validation")
         self.fire("on_val_start")
@@ -303,17 +301,29 @@ class Engine:
         """``on_val_end``; inside an epoch what the validation logged settles and the policies are asked."""
         self.scopes.pop()
         self.drain()
-        self.metrics.end_validation(At(self.epoch, None, self.step), settles=self.in_epoch)
-        if self.in_epoch:
+        counts = self.in_epoch and (self.counts or not self.asked)
+        looked = self.in_epoch and not counts
+        self.metrics.end_validation(At(self.epoch, None, self.step), settles=counts, looked=looked)
+        if counts:
             self.measure_fitness()
         self.fire("on_val_end")
         settled = None
-        if self.in_epoch:
+        if counts:
             self.measure_fitness()
             settled = self.fitness_rule.settle(self.metrics, validation=True)
         self.in_validation = False
-        if self.in_epoch:
+        self.validated()
+        if looked:
+            self.fitness_rule.native = None
+        if counts:
             self.safe_point("validation", settled)
+        elif looked and self.requests.waiting:
+            serve(self, None, "validation", None)
+
+    def validated(self, error: Exception | None = None) -> None:
+        """Answer those who asked for the validation that is over."""
+        answered, self.answering = self.answering, []
+        self.orders.validated(answered, error)
 
     def epoch_end(self) -> None:
         """``on_fit_epoch_end`` and the safe point behind it; the epoch joins the history."""
@@ -373,28 +383,8 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run's own state, to be saved beside the callbacks'."""
-        return {
-            **{name: getattr(self, name) for name in OWN_STATE},
-            "fitness": self.fitness_rule.state_dict(),
-            "history": [dict(row) for row in self.history],
-            "groups": self.groups.state_dict(),
-            "rates": self.rates.state_dict(),
-            "rollbacks": self.rollbacks.state_dict(),
-            "metrics": metrics_state(self.metrics),
-            "inside": inside_state(self),
-        }
+        return own_state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        for name in OWN_STATE:
-            setattr(self, name, state[name])
-        self.fitness_rule.load_state_dict(state["fitness"])
-        self.history = [Row(row) for row in state["history"]]
-        self.groups.load_state_dict(state["groups"])
-        self.rates.load_state_dict(state["rates"])
-        if "rollbacks" in state:  # 0.1.0 saved none
-            self.rollbacks.load_state_dict(state["rollbacks"])
-        restore_metrics(self.metrics, state.get("metrics", {}))
-        self.reentry = state
-        if self.rates.active:
-            self.take_over_rates()
+        load_own_state(self, state)

@@ -47,6 +47,8 @@ OWN_DECLARED: tuple[str, ...] = (
     "on_checkpoint_error",
     "on_hang",
     "on_loss_spike",
+    "on_pause",
+    "on_continue",
 )  # events beside the grammar that Epochal declares
 
 # prefix(x): x cut off anywhere, also before its first and after its last event

@@ -135,6 +135,7 @@ def teardown(run: "Run") -> list[BaseException | None]:
         run.past.append(summary(run))
     except Exception as failed:
         raised.append(failed)
+    run.engine.orders.close()
     raised.append(run.engine.slot("teardown").fire_all(run))
     if run.past:
         late = {"notes": tuple(run.engine.notes), "failures": dict(run.engine.dispatcher.failures)}

@@ -267,15 +267,18 @@ class Metrics(Mapping[str, float]):
                 entry.mean = None
                 entry.where = at
 
-    def end_validation(self, at: At, *, settles: bool) -> None:
-        """Give what was logged in a validation's batches its mean; ``settles``: policies look at it."""
+    def end_validation(self, at: At, *, settles: bool, looked: bool = False) -> None:
+        """Give what was logged in a validation's batches its mean; ``settles``: policies look at it.
+
+        ``looked``: it lies inside an epoch, and nobody decides by it.
+        """
         self.validation_comes = self.validation_comes and not settles
         for entry in self.entries.values():
             if entry.val_mean is not None:
                 entry.raw = entry.value = entry.val_mean.take()
                 entry.val_mean = None
                 entry.where = at
-            if not settles and entry.validated and entry.name.startswith(FINAL):
+            if not settles and entry.validated and (looked or entry.name.startswith(FINAL)):
                 entry.fresh = False
 
     def settle(self, *, validation: bool) -> dict[str, float]:

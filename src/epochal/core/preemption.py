@@ -163,15 +163,6 @@ def departure(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else Preempted(number)
 
 
-def agree(engine: "Engine") -> None:
-    """At the end of an epoch, let all ranks know of a signal that one of them got."""
-    if engine.agree is not None:
-        requests = engine.requests
-        number = engine.agree(requests.signals[0] if requests.signals else 0)
-        if number and not requests.signals:
-            requests.add_signal(number, monotonic() + grace())
-
-
 def for_checkpoints(engine: "Engine") -> float | None:
     """Return how many seconds checkpoints may still take, or None without a limit."""
     deadline = engine.requests.deadline

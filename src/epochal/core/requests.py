@@ -27,6 +27,16 @@ class SaveRequest(NamedTuple):
     by: str
     pinned: bool = False
     patient: bool = False
+    command: str = ""  # the id of the command that it comes from
+
+
+class ValidationRequest(NamedTuple):
+    """Somebody wants a validation now; ``counts``: policies look at it as at every other."""
+
+    reason: str
+    by: str
+    counts: bool = True
+    command: str = ""
 
 
 class RateRequest(NamedTuple):
@@ -68,8 +78,9 @@ class Requests:
         self.rates: deque[RateRequest] = deque()
         self.logs: deque[Mapping[str, Scalar]] = deque()
         self.rollbacks: list[RollbackRequest] = []
+        self.validations: list[ValidationRequest] = []
         self.commands: deque[Command] = deque()
-        self.paused = False
+        self.paused = False  # a pause is asked for, or lasts
         self.failures: deque[Exception] = deque()  # of checkpoints that were written in the background
         self.signals: list[int] = []  # in the order in which they came
         self.deadline: float | None = None  # of the monotonic clock, after a signal
@@ -90,6 +101,16 @@ class Requests:
     def add_failure(self, error: Exception) -> None:
         """Let the failure of a checkpoint be told at the next safe point."""
         self.failures.append(error)
+        self.waiting = True
+
+    def add_validation(self, request: ValidationRequest) -> None:
+        """Let a validation wait for the next moment at which the trainer can do one."""
+        self.validations.append(request)
+        self.waiting = True
+
+    def pause(self) -> None:
+        """Let the training wait at the next safe point."""
+        self.paused = True
         self.waiting = True
 
     def add_command(self, command: Command) -> None:

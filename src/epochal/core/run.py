@@ -1,23 +1,22 @@
 """The run: what every callback receives, the same in every trainer."""
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from epochal.core.callback import Callback
-from epochal.core.dispatch import Handle, caller
+from epochal.core.dispatch import Handle
 from epochal.core.engine import Engine
-from epochal.core.errors import ArgumentError, AttachError, CapabilityError
+from epochal.core.errors import ArgumentError, AttachError
 from epochal.core.fitness import Fitness, FitnessSpec
-from epochal.core.log import log
+from epochal.core.host import Boxes, Samples
 from epochal.core.metrics import Metrics
-from epochal.core.rates import check_group, check_rate
-from epochal.core.requests import RateRequest, RollbackRequest, SaveRequest, StopRequest
 from epochal.core.roster import Roster
+from epochal.core.steering import Steering
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from epochal.core.declared import Declared
     from epochal.core.summary import Summary
 
 ALL_CAPABILITIES = frozenset(
@@ -49,7 +48,7 @@ class Folder(Protocol):
         ...
 
 
-class Run:
+class Run(Steering):
     """A training as callbacks see it: where it stands, what was measured, and the verbs that steer it.
 
     ``attach`` and ``Loop`` make it; one Run may see several trainings of its host, one after the other.
@@ -75,7 +74,9 @@ class Run:
         self.roster = Roster(self, self.engine.dispatcher, provides, owns)
         self.past: list[Summary] = []
         self.given_params: dict[str, Any] = {}  # given before a training
+        self.commands: dict[str, Declared] = {}  # the user's own, by their names
         self.checkpoint_store: Any = None
+        self.recorder: Any = None  # what records it in its store, where it has one
         self.on_detach: Callable[[], None] | None = None
         self.detached = False
 
@@ -232,25 +233,6 @@ class Run:
             example = 'run.log({"train/loss": 0.5})'
             raise ArgumentError(f"log takes a mapping, such as {example}, not {metrics!r}") from None
 
-    def stop(self, reason: str) -> None:
-        """Ask the training to end at the next safe point; requests are added up, never overwritten."""
-        if not self.engine.active:
-            self.too_late(f"stop({reason!r})")
-            return
-        self.engine.requests.stops.append(StopRequest(str(reason), self.who()))
-
-    def save(self, reason: str) -> None:
-        """Ask for a full checkpoint at the next safe point; what a person asked for is kept for good."""
-        self.request_save(reason, pinned=True)
-
-    def set_lr(self, value: float | None, group: str | None = None) -> None:
-        """Make the learning rate be ``value`` from the next step on; None gives it back to the schedule."""
-        self.ask_rate(RateRequest("set", None if value is None else check_rate(value, "a learning rate"), group))
-
-    def scale_lr(self, factor: float, group: str | None = None) -> None:
-        """Multiply whatever learning rate is in effect, for good; factors multiply and are saved with the run."""
-        self.ask_rate(RateRequest("scale", check_rate(factor, "a factor of the learning rate"), group))
-
     def skip_step(self) -> None:
         """Leave out the optimizer step that is about to be done, in ``before_step``; it does not count."""
         if self.engine.stepping is None:
@@ -263,10 +245,32 @@ class Run:
         if self.engine.sinks:
             self.engine.publish("params", dict(params))
 
-    def log_image(self, name: str, image: Any) -> None:
-        """Take an image: an array (height x width, or height x width x channels) or the path of a file."""
+    def log_image(self, name: str, image: Any, boxes: Boxes = ()) -> None:
+        """Take an image: an array (height x width, or height x width x channels) or the path of a file.
+
+        ``boxes`` are marked on it where the run is looked at: mappings with "box" (left, top, right, bottom in pixels)
+        and perhaps "label", "score", "true" (it is the truth) and "mask" (an array of booleans that span the image).
+        """
+        for one in boxes:
+            if len(one.get("box", ())) != 4:
+                raise ArgumentError(f'{name!r}: boxes are mappings such as {{"box": (0, 0, 9, 9)}}, not {one!r}')
         if self.engine.sinks:
-            self.engine.publish("image", {name: image})
+            self.engine.publish("image", {name: image}, boxes=boxes)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Take a text, such as a sample that the model wrote; of a long one the first million characters are kept."""
+        if self.engine.sinks:
+            self.engine.publish("text", {name: str(text)})
+
+    def log_histogram(self, name: str, values: Any, bins: int = 64) -> None:
+        """Take the distribution of an array's, a tensor's or a list's values; it is counted off this thread.
+
+        What is not finite is counted apart. A tensor is copied where it is, so the training may go on changing it.
+        """
+        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"{name!r}: bins must be a whole number of at least 1, not {bins!r}")
+        if self.engine.sinks:
+            self.engine.publish("histogram", {name: Samples(values, bins)})
 
     def add_callback(
         self, event: str, fn: Function, every: int | None = None, once: bool = False, guarded: bool = False
@@ -333,57 +337,9 @@ class Run:
         """Return the name under which this run knows a callback: its own, with #2 ... if another has it too."""
         return self.roster.label(callback)
 
-    def request_save(self, reason: str, *, pinned: bool = False, patient: bool = False) -> None:
-        """Ask for a checkpoint on behalf of the callback that is running.
-
-        ``patient``: while the one before is being written, a later moment of the same epoch will do.
-        """
-        if self.engine.saver is None:
-            raise CapabilityError(f"{self.host} has no checkpoints in this training: nothing can be saved")
-        if not self.engine.active:
-            self.too_late(f"save({reason!r})")
-            return
-        self.engine.requests.add_save(SaveRequest(str(reason), self.who(), pinned, patient))
-
-    def roll_back(self, reason: str, *, lr_factor: float = 1.0, skip: tuple[int, int] | None = None) -> None:
-        """Ask to go back to the newest sound point of this epoch, of those before the batches to skip, if any.
-
-        The epoch goes on from there without its batches ``skip[0]`` to ``skip[1]``, rates times ``lr_factor``. On the
-        training thread only; a trainer that cannot do it raises ``CapabilityError``. Where no such point is there it is
-        said and the training goes on.
-        """
-        if self.engine.rewind is None:
-            raise CapabilityError(f"{self.host} cannot go back to an earlier point of a training")
-        factor = check_rate(lr_factor, "lr_factor")
-        if factor == 0:
-            raise ArgumentError("lr_factor must be above 0, not 0: nothing would be learnt any more")
-        self.engine.requests.rollbacks.append(RollbackRequest(str(reason), self.who(), factor, skip))
-
-    def ask_rate(self, request: RateRequest) -> None:
-        """Queue a change of the learning rate, unless it cannot work."""
-        host = self.engine.rate_host
-        if host is None:
-            raise CapabilityError(f"{self.host} shows no optimizer now: its learning rate cannot be changed")
-        if not self.engine.active:
-            self.too_late(f"{request.kind}_lr({request.value})")
-            return
-        check_group(request.group, host.groups())
-        self.engine.requests.add_rate(request)
-        if threading.get_ident() == self.engine.thread:
-            self.engine.take_over_rates()
-
     def raise_after(self, error: BaseException) -> None:
         """Raise an error to who called the trainer, once it has ended as always and returned."""
         self.engine.parting.append(error)
-
-    def too_late(self, what: str) -> None:
-        """Say that a request came while no training runs."""
-        log().warning("%s came while no training runs; the next one does not know of it.", what)
-
-    def who(self) -> str:
-        """Return who is calling: the callback whose event is being delivered on this thread, or "user"."""
-        handle = caller()
-        return handle.label if handle is not None else "user"
 
     def check_attached(self, what: str) -> None:
         """Raise AttachError on a detached run."""

@@ -22,12 +22,15 @@ def save(engine: "Engine", now: "Moment") -> None:
         requests.waiting = True
         return
     error: Exception | None
+    asked = requests.take_saves()
     try:
-        captured = saver.capture(requests.take_saves(), now)
+        captured = saver.capture(asked, now)
     except Exception as failed:  # somebody's state_dict
         error = failed
+        engine.orders.saved(asked, error)
     else:
         error = saver.write(captured)  # before anybody can change what is captured
+        engine.orders.saved(asked, error)
         engine.fire("on_model_save")
     if error is not None:
         tell_failure(engine, error)

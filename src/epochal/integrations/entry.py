@@ -181,7 +181,7 @@ def begin(
     engine = run.engine
     store = CheckpointStore(folder.path / FOLDER) if point is None else point.store
     run.folder, run.checkpoint_store = folder, store
-    engine.rate_host = engine.rewind = engine.restorer = None
+    engine.rate_host = engine.rewind = engine.restorer = engine.waited = None
     engine.saver = saver = RunSaver(run, store, parts, resumes=resumes)
     states = None if point is None else {part: point.saved.load(part) for part in ("run", "callbacks")}
     lifetime.begin(run, model=model, optimizer=optimizer, trainer=trainer, saved=states)

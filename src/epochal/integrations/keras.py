@@ -12,7 +12,9 @@ from epochal.integrations.entry import Entry, Options, enter
 
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end"})
 IN_A_STEP = frozenset({"optimizer_step", "on_before_zero_grad", "data", "outputs"})  # what only torch shows
-PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED - IN_A_STEP) | {"stop_in_batch", "save", "set_lr"}
+PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED - IN_A_STEP) | {
+    "stop_in_batch", "save", "set_lr", "pause", "validate",
+}  # fmt: skip
 OWNS = {
     "accumulation": "Keras accumulates gradients itself: keras.optimizers.Adam(gradient_accumulation_steps=...)",
     "weight_average": "Keras averages the weights itself: keras.optimizers.Adam(use_ema=True)",

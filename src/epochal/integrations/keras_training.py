@@ -14,6 +14,7 @@ from epochal.core.log import log
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.entry import Place, begin, wrap
+from epochal.integrations.keras_asked import Asked
 from epochal.integrations.keras_means import aliases, compiled_names, is_number, under
 from epochal.integrations.keras_moments import moments_of
 from epochal.integrations.keras_rates import ModelRates, optimizers_of
@@ -47,6 +48,8 @@ class Training:
         self.state = KerasState(model)
         self.data, self.means = self.state.data, self.state.means
         self.point: ResumePoint | None = None
+        self.asked = Asked(self)
+        self.engine.cannot_validate = self.asked.cannot_validate
         self.watching = False
         self.batch = self.val_batch = 0  # the one that comes next
 
@@ -158,11 +161,12 @@ class Training:
             reload_states(self.run.roster, self.point.saved.load("callbacks"))
 
     def test_begin(self) -> None:
-        """The epoch's validation begins, and with that its batches are done."""
-        self.end_batches()
+        """The epoch's validation begins, and with that its batches are done; or one that was asked for in it."""
+        if not self.engine.asked:
+            self.end_batches()
         self.val_batch = 0
         self.leave_validation = wrap(self.model, "test_function", self.showing_val_batch)
-        iterator = getattr(self.model, "_eval_epoch_iterator", None)
+        iterator = None if self.engine.asked else getattr(self.model, "_eval_epoch_iterator", None)
         self.engine.val_start(getattr(iterator, "num_batches", None))
 
     def test_end(self, logs: Mapping[str, Any]) -> None:
@@ -229,6 +233,8 @@ class Training:
         engine.log(under("train", values))
         self.note_resumable()
         engine.batch_end(steps.take_outputs())
+        if engine.requests.validations:
+            self.asked.validate()
         if engine.stop_now():
             self.model.stop_training = True
 

@@ -15,7 +15,7 @@ from epochal.runs.folder import RunFolder
 
 NOT_DELIVERED = frozenset({"on_train_epoch_abort"})
 PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
-    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "weight_average",
+    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "weight_average", "pause", "validate",
 }  # fmt: skip
 OWNS = {
     "accumulation": "Lightning accumulates gradients itself; set Trainer(accumulate_grad_batches=...)",

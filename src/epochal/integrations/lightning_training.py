@@ -10,6 +10,7 @@ from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.distributed.agree import highest
 from epochal.integrations.entry import begin, wrap
+from epochal.integrations.lightning_asked import Asked
 from epochal.integrations.lightning_data import Feed
 from epochal.integrations.lightning_names import Names
 from epochal.integrations.lightning_native import (
@@ -50,7 +51,8 @@ class Training:
         self.feed = Feed(trainer)
         self.values = Values(run.engine, trainer)
         self.state = TrainerState(trainer, self.feed, self.values)
-        self.undo: list[Callable[[], None]] = []
+        self.asked = Asked(run.engine, trainer)
+        self.undo: list[Callable[[], None]] = [self.asked.end]
         self.steps: list[StepHooks] = []
         self.bridge: Any = None  # the Lightning callback
         self.outputs: Any = None  # of the batch that is ending
@@ -342,6 +344,7 @@ class Training:
         self.engine.batch_end(outputs)
         self.tell_saved()
         self.take_stop()
+        self.asked.next()
 
     def close_batch(self) -> None:
         """End a batch that Lightning left open: its module skipped the rest of the epoch."""

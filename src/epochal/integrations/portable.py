@@ -1,13 +1,18 @@
 """A run that can be copied and pickled: its callbacks and functions go along, the training does not."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epochal.core.callback import Callback
 from epochal.core.dispatch import ASKED
 from epochal.core.events import EVENT_NAMES, OWN_DECLARED
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
+from epochal.runs.recorder import LABEL as STORE
+from epochal.runs.recorder import Recorder
+
+if TYPE_CHECKING:
+    from epochal.core.declared import Declared
 
 
 class Wanted(NamedTuple):
@@ -33,6 +38,8 @@ class PackedRun(NamedTuple):
     declared: list[str]
     wanted: list[Wanted]
     timing: bool
+    commands: "dict[str, Declared]"
+    control: bool | None  # None: no store
 
 
 def pack(run: Run) -> PackedRun:
@@ -43,7 +50,7 @@ def pack(run: Run) -> PackedRun:
         Wanted(event, handle.fn, handle.label, handle.guarded, handle.every, handle.once)
         for event, slot in dispatcher.slots.items()
         for handle in slot.wanted
-        if handle.label != "EPOCHAL_DEBUG"
+        if handle.label not in ("EPOCHAL_DEBUG", STORE)
     ]
     return PackedRun(
         host=run.host,
@@ -55,6 +62,8 @@ def pack(run: Run) -> PackedRun:
         declared=[event for event in dispatcher.slots if event not in own],
         wanted=wanted,
         timing=dispatcher.timing,
+        commands=dict(run.commands),
+        control=None if run.recorder is None else run.recorder.control,
     )
 
 
@@ -74,4 +83,7 @@ def unpack(packed: PackedRun) -> Run:
     for event, fn, label, guarded, every, once in packed.wanted:
         run.engine.dispatcher.listen(event, fn, label=label, guarded=guarded, every=every, once=once)
     run.time_callbacks(packed.timing)
+    run.commands.update(packed.commands)
+    if packed.control is not None:
+        Recorder(run, control=packed.control)
     return run

@@ -16,7 +16,9 @@ from epochal.core.run import Run
 from epochal.core.saving import save
 from epochal.data.order import length_of, order_of, order_text
 from epochal.data.position import Position, Reading
+from epochal.integrations.asked import as_asked, is_asked
 from epochal.integrations.pytorch_batches import Batches
+from epochal.integrations.pytorch_modes import as_it_is
 from epochal.integrations.pytorch_resume import reload_states, tell_resumed
 
 if TYPE_CHECKING:
@@ -28,10 +30,13 @@ Batch = TypeVar("Batch")
 NOT_DELIVERED = frozenset({"on_pretrain_routine_start", "on_pretrain_routine_end"})
 PROVIDES = (frozenset(EVENT_NAMES) - NOT_DELIVERED) | {
     "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "accumulation", "weight_average", "rollback",
+    "pause", "validate",
 }  # fmt: skip
 OWNS = {
     "loss": "a Loop does not know your loss; give it: LearningRateFinder(loss=lambda model, batch: ..., data=loader)"
 }
+
+UNKNOWN = "a Loop does not know how you validate; tell it with @run.validator above a function of the run"
 
 
 class LoopRun(Run):
@@ -50,6 +55,8 @@ class LoopRun(Run):
         self.iterating: object = None  # the generator of batches in whose body the user's code is
         self.trained = False
         self.validated_loaders = 0  # in this validation
+        self.validate_with: Callable[[LoopRun], Any] | None = None
+        self.engine.cannot_validate = lambda: None if self.validate_with is not None else UNKNOWN
 
     def epochs(self, n: int) -> Generator[int, None, None]:
         """Yield the epochs up to ``n`` that are left, from 0 or from where a resumed run goes on, until a stop.
@@ -127,9 +134,10 @@ class LoopRun(Run):
                         if stepless:
                             engine.step += 1
                         batch_end(engine.outputs)
-                    elif engine.saves_wait:  # a validation in the body had ended it
-                        engine.saves_wait = False
-                        self.take_saves()
+                    else:  # a validation in the body had ended it
+                        self.end_body()
+                    if requests.validations:
+                        self.validate_as_asked()
                     if requests.rollbacks and self.go_back():
                         back = True
                         break
@@ -220,6 +228,41 @@ class LoopRun(Run):
             engine.val_batch_end(engine.outputs)
         engine.val_end()
 
+    def validator(self, function: Callable[["LoopRun"], Any]) -> Callable[["LoopRun"], Any]:
+        """Say how this training is validated, so that ``run.validate()`` and `epochal validate` can ask for it.
+
+        >>> from epochal import Loop
+        >>> import torch
+        >>> with Loop(model=torch.nn.Linear(1, 1)) as run:
+        ...     @run.validator
+        ...     def evaluate(run):
+        ...         run.log({"val/loss": 0.5})
+        ...     for epoch in run.epochs(1):
+        ...         for x in run.batches([0, 1]):
+        ...             run.validate()
+        ...         with run.validation():
+        ...             evaluate(run)
+        >>> run.metrics["val/loss"]
+        0.5
+
+        It is called inside ``run.validation()``, and may iterate over ``run.batches(held_out)`` there. The modes of the
+        model's modules (``train``, ``eval``) are put back behind it; an error in it is told and the training goes on.
+        """
+        self.validate_with = function
+        return function
+
+    def validate_as_asked(self) -> None:
+        """Validate between two batches, as long as somebody asks for it."""
+        engine = self.engine
+        while self.validate_with is not None and is_asked(engine):
+            with as_asked(engine), as_it_is(engine.model):
+                try:
+                    with self.validation():
+                        self.validate_with(self)
+                except Exception as error:
+                    log().exception("a validation that was asked for failed; the training goes on.")
+                    engine.validated(error)
+
     def check_open(self, what: str) -> None:
         """Raise AttachError outside the ``with`` block."""
         if not self.engine.active:
@@ -260,6 +303,12 @@ class LoopRun(Run):
             if self.stepless:
                 engine.step += 1
             engine.batch_end(engine.outputs)
+
+    def end_body(self) -> None:
+        """The body of a batch has ended, which a validation in it had closed: saves may be taken."""
+        if self.engine.saves_wait:
+            self.engine.saves_wait = False
+            self.take_saves()
 
     def take_saves(self) -> None:
         """Take the saves that waited for the end of the body."""

@@ -18,7 +18,7 @@ from epochal.runs.folder import RunFolder
 from epochal.runs.resume import VARIABLE, ResumePoint
 
 PROVIDES = frozenset(EVENT_NAMES) | {
-    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "weight_average",
+    "stop_in_batch", "save", "set_lr", "data", "outputs", "gradients", "weight_average", "pause", "validate",
 }  # fmt: skip
 OWNS = {
     "accumulation": (

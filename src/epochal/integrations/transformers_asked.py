@@ -1,13 +1,16 @@
 """What a Transformers training is asked for: stops for its trainer, saves and signals that wait for their moment."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from typing import Any
 
 from epochal.core.moment import Moment
 from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.core.serving import serve
+from epochal.integrations.asked import as_asked, is_asked
+from epochal.integrations.entry import wrap
 from epochal.integrations.transformers_native import reason_of_stop
 
 
@@ -41,6 +44,48 @@ class Asked:
         if self.trainer.control.should_training_stop and not engine.requests.stops and not done:
             engine.requests.stops.append(StopRequest(reason_of_stop(self.trainer), "Transformers"))
 
+    def cannot_validate(self) -> str | None:
+        """Return why no validation can be asked for."""
+        given = self.trainer.eval_dataset is not None
+        return None if given else "this Trainer has no eval_dataset: there is nothing to validate on"
+
+    def validate(self, act: Callable[[], None]) -> None:
+        """Evaluate behind a step, as long as somebody asks; ``act`` is what the trainer does at a step's end.
+
+        One that does not count is none of Transformers' own either: neither its best metric nor its patience know.
+        """
+        engine, control = self.engine, self.trainer.control
+        while is_asked(engine):
+            with as_asked(engine), nullcontext() if engine.counts else self.undecided():
+                control.should_log = control.should_save = False
+                control.should_evaluate = True
+                act()
+
+    @contextmanager
+    def undecided(self) -> Generator[None]:
+        """Let an evaluation decide nothing on Transformers' own side."""
+        trainer, handler = self.trainer, self.trainer.callback_handler
+        control, callbacks = copy(vars(trainer.control)), handler.callbacks
+        handler.callbacks = [one for one in callbacks if not decides(one)]
+
+        def evaluate(_trial: Any, ignore_keys: Any = None, **_options: Any) -> Any:
+            return trainer.evaluate(ignore_keys=ignore_keys)
+
+        def is_best(**_options: Any) -> bool:
+            return False
+
+        undo = (
+            wrap(trainer, "_evaluate", lambda _original: evaluate),
+            wrap(trainer, "_determine_best_metric", lambda _original: is_best),
+        )
+        try:
+            yield
+        finally:
+            for leave in undo:
+                leave()
+            handler.callbacks = callbacks
+            vars(trainer.control).update(control)
+
     @contextmanager
     def signals_wait(self) -> Generator[None, None, None]:
         """Let signals wait for a moment from which the training can go on; an error ends their waiting too."""
@@ -58,3 +103,8 @@ class Asked:
         ready = not (engine.batches_done or engine.saves_wait) and engine.world_size == 1
         if ready and (engine.requests.saves or engine.requests.signals):
             serve(engine, Moment("batch", engine.epoch, engine.batch, engine.step), "batch", None)
+
+
+def decides(callback: Any) -> bool:
+    """Say whether a callback of Transformers' own counts evaluations, to stop by them."""
+    return any(one.__name__ == "EarlyStoppingCallback" for one in type(callback).__mro__)

@@ -66,6 +66,7 @@ class Training:
         engine.rank, engine.world_size = trainer.args.process_index, trainer.args.world_size
         engine.agree = highest if engine.world_size > 1 else None
         self.validations.accept(expected(trainer.args, trainer.eval_dataset))
+        engine.cannot_validate = self.asked.cannot_validate
         self.saver = begin(
             run, folder, self.point, self.parts, resumes="no", trainer=trainer, model=trainer.model
         )  # fmt: skip
@@ -310,6 +311,8 @@ class Training:
             engine.saves_wait = False
         self.at_last_step = False
         self.asked.note_native_stop()
+        if not (last and self.trainer.args.eval_strategy == "epoch"):  # else that validation answers
+            self.asked.validate(act)
         if engine.stop_now():
             self.asked.cut(last=last)
         self.asked.take_what_waited()

@@ -26,6 +26,8 @@ PROVIDES = frozenset(EVENT_NAMES) | {
     "gradients",
     "loss",
     "rollback",
+    "pause",
+    "validate",
 }
 OWNS = {
     "accumulation": "Ultralytics accumulates gradients itself; set model.train(nbs=...), the nominal batch size",

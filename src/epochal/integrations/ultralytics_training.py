@@ -15,6 +15,7 @@ from epochal.core.requests import StopRequest
 from epochal.core.run import Run
 from epochal.integrations.entry import begin, wrap
 from epochal.integrations.torch_optimizer import OptimizerHooks
+from epochal.integrations.ultralytics_asked import keep_time, validate_as_asked
 from epochal.integrations.ultralytics_atomic import own_files, stripping
 from epochal.integrations.ultralytics_exact import ExactState
 from epochal.integrations.ultralytics_names import aliases, named_losses, validated
@@ -68,7 +69,7 @@ class Training:
         run, engine, point = self.run, self.engine, None if self.resumption is None else self.resumption.point
         engine.rank, engine.world_size = max(int(os.environ.get("RANK", "-1")), 0), max(self.trainer.world_size, 1)
         begin(run, folder, point, partial(parts, self.exact), resumes="epoch", trainer=self.trainer)
-        engine.restorer = self.restore
+        engine.restorer, engine.waited = self.restore, partial(keep_time, self.trainer)
         try:
             switch_off_replaced(run, self.trainer)
             self.join()
@@ -305,6 +306,8 @@ class Training:
         self.exact.steps.close()
         self.log_losses()
         engine.batch_end((trainer.loss, trainer.loss_items))  # a hook would be copied with the model, into last.pt
+        if engine.requests.validations:
+            validate_as_asked(engine, trainer)
         if self.back.serve():
             return
         if engine.requests.stops and not engine.groups.held and engine.world_size == 1:

@@ -15,6 +15,7 @@ from epochal.core.events import EVENT_NAMES
 from epochal.core.fitness import FitnessSpec
 from epochal.core.rollback import roll_back
 from epochal.core.run import ALL_CAPABILITIES, Run
+from epochal.integrations.asked import as_asked, is_asked
 from epochal.runs.folder import RunFolder
 
 PROVIDES = ALL_CAPABILITIES | frozenset(EVENT_NAMES)
@@ -148,14 +149,15 @@ class Simulator:
             engine.batch_end()
             if roll_back(engine):
                 return
+            while is_asked(engine):
+                with as_asked(engine):
+                    self.validate(logged)
             if engine.stop_now():
                 engine.epoch_cut = batch + 1 < batches
                 break
         run.log(train if wanted else {})
         engine.train_epoch_end()
-        engine.val_start(0)
-        run.log({name: value for name, value in logged.items() if name not in train})
-        engine.val_end()
+        self.validate(logged)
         if roll_back(engine):
             return
         engine.epoch_end()
@@ -163,6 +165,12 @@ class Simulator:
             return
         rates = tuple(run.lr.values())
         self.lrs.append(rates if self.many else rates[0])
+
+    def validate(self, logged: Mapping[str, Any]) -> None:
+        """Run a validation, which logs what is not ``train/...``."""
+        self.engine.val_start(0)
+        self.run.log({name: value for name, value in logged.items() if not name.startswith("train/")})
+        self.engine.val_end()
 
 
 @contextmanager
