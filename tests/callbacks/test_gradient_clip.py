@@ -175,7 +175,7 @@ def test_what_cannot_work_is_said():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("task", ["", "-seg"])
+@pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_in_yolo_it_comes_after_the_trainers_own_clip(yolo, quick, task):
     model, norms = yolo(task), Norms(2)
     attach(model, norms, GradientClip(1e-3), after := Norms(2))
