@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from epochal.loggers.json import JSONLogger
     from epochal.loggers.mlflow import MLflowLogger
     from epochal.loggers.tensorboard import TensorBoardLogger
+    from epochal.loggers.wandb import WandbLogger
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -98,6 +99,7 @@ _HOMES = {
     "TerminateOnNaN": "callbacks.terminate_on_nan",
     "Throughput": "callbacks.throughput",
     "TimeLimit": "callbacks.time_limit",
+    "WandbLogger": "loggers.wandb",
     "Watchdog": "callbacks.watchdog",
     "WeightAverage": "callbacks.weight_average",
     "WhereIsNaN": "callbacks.where_is_nan",
@@ -153,6 +155,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "TerminateOnNaN",
     "Throughput",
     "TimeLimit",
+    "WandbLogger",
     "Watchdog",
     "WeightAverage",
     "WhereIsNaN",

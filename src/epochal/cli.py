@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epochal.commands.destinations import To
 from epochal.commands.export import Kind
 from epochal.commands.find import run_folder, run_name, store_folder
 from epochal.core.errors import CheckpointError, EpochalError
@@ -136,6 +137,141 @@ def resume(
 
 
 @app.command()
+def sync(
+    run: Run,
+    to: Annotated[To | None, typer.Option(help="Where to; else where the run's loggers deliver to.")] = None,
+    uri: Annotated[str | None, typer.Option(help="MLflow's address, instead of the one that was used.")] = None,
+) -> None:
+    """Deliver what a run recorded to MLflow, TensorBoard or W&B: all that they lack, from where they stopped."""
+    from epochal.commands.sync import shown_sync
+
+    for line in shown_sync(run_folder(run), to, uri, _console()):
+        print(line)
+
+
+@app.command()
+def dashboard(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder with the runs.")] = Path("runs"),
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="If it is taken, the next free one; 0: any.")] = 7007,
+    host: Annotated[str, typer.Option(help="The address to listen at; see --remote.")] = "127.0.0.1",
+    name: Annotated[list[str] | None, typer.Option(help="One more HOST:PORT under which browsers come.")] = None,
+    remote: Annotated[bool, typer.Option("--remote", help="Yes, other machines may come; needs --certfile.")] = False,
+    certfile: Annotated[Path | None, typer.Option(help="A TLS certificate, PEM.")] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its key, where it is not in the same file.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="No commands, notes and tags.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Let no browser in that was let in before.")] = False,
+) -> None:
+    """Show the runs of a folder as a live page, and steer their trainings from it, until Ctrl-C."""
+    from epochal.commands.dashboard import need_packages, start
+
+    need_packages()
+    from epochal.dashboard.server import Place
+
+    place = Place(host, port, tuple(name or ()), certfile, keyfile, remote)
+    start(folder, place, read_only=read_only, forget=forget, show=show)
+
+
+@app.command()
+def watch(run: Run) -> None:
+    """Show a run in the terminal, live, until it ends; then its state is the exit status."""
+    from epochal.commands.watch import watch as look
+
+    try:
+        status = look(run_folder(run), _console())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(status)
+
+
+Wait = Annotated[float, typer.Option(help="At most so many seconds for the answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Group = Annotated[str | None, typer.Option(help="Of this parameter group only.")]
+
+
+class When(StrEnum):
+    """When a training is to stop."""
+
+    batch = "batch"
+    epoch = "epoch"
+
+
+@app.command()
+def stop(
+    run: Run,
+    after: Annotated[When, typer.Option(help="After this batch, or at the end of the epoch.")] = When.batch,
+    wait: Wait = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a running training: its last validation and its end still come."""
+    _control(run, "stop", {"when": after.value}, wait, as_json)
+
+
+@app.command()
+def save(run: Run, wait: Wait = 10.0, as_json: AsJson = False) -> None:
+    """Have a running training take a checkpoint now, and keep it for good."""
+    _control(run, "save", {}, wait, as_json)
+
+
+@app.command("set-lr")
+def set_lr(
+    run: Run,
+    value: Annotated[str, typer.Argument(help="The learning rate, or schedule to give it back.")],
+    group: Group = None,
+    wait: Wait = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Set the learning rate of a running training; its schedule runs on unseen."""
+    from epochal.commands.control import rate
+
+    _control(run, "set_lr", {"value": rate(value), "group": group}, wait, as_json)
+
+
+@app.command("scale-lr")
+def scale_lr(
+    run: Run,
+    factor: Annotated[float, typer.Argument(help="What the learning rate is multiplied by, for good.")],
+    group: Group = None,
+    wait: Wait = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Multiply the learning rate of a running training, whatever its schedule says."""
+    _control(run, "scale_lr", {"factor": factor, "group": group}, wait, as_json)
+
+
+@app.command()
+def pause(run: Run, wait: Wait = 10.0, as_json: AsJson = False) -> None:
+    """Let a running training wait after this batch, until `epochal continue RUN`."""
+    _control(run, "pause", {}, wait, as_json)
+
+
+@app.command("continue")
+def continue_(run: Run, wait: Wait = 10.0, as_json: AsJson = False) -> None:
+    """Let a training that was paused go on."""
+    _control(run, "continue", {}, wait, as_json)
+
+
+@app.command()
+def validate(run: Run, wait: Wait = 600.0, as_json: AsJson = False) -> None:
+    """Have a running training validate now, and print what it measured; it decides nothing by that."""
+    _control(run, "validate", {}, wait, as_json)
+
+
+@app.command()
+def do(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="A command that the script declares with @run.command.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
+    wait: Wait = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Have a running training do a command of its own script."""
+    from epochal.commands.control import of_words
+
+    _control(run, name, of_words(run_folder(run), name, arguments or ()), wait, as_json)
+
+
+@app.command()
 def events() -> None:
     """Print the events and the grammar that every training keeps."""
     from epochal.core.events import EVENTS, grammar_text
@@ -152,6 +288,12 @@ def main() -> None:
     except EpochalError as error:
         print(f"epochal: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _control(run: Path, name: str, arguments: dict[str, object], wait: float, as_json: bool) -> None:
+    from epochal.commands.control import control
+
+    raise typer.Exit(control(run_folder(run), name, arguments, wait=wait, as_json=as_json))
 
 
 def _console() -> "Console":

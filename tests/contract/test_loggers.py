@@ -13,6 +13,7 @@ from epochal.loggers.csv import CSVLogger
 from epochal.loggers.json import JSONLogger
 from epochal.loggers.mlflow import MLflowLogger
 from epochal.loggers.tensorboard import TensorBoardLogger
+from epochal.loggers.wandb import WandbLogger
 from epochal.testing.check_logger import check_logger
 
 
@@ -48,6 +49,13 @@ def read_mlflow(folder):
     }
 
 
+def read_wandb(folder):
+    from tests.loggers.test_wandb import history
+
+    rows = history(folder)
+    return {name: [float(row[name]) for row in rows if name in row] for name in ("val/loss", "train/loss")}
+
+
 def store(folder: Path) -> str:
     """One store for all trainings of the suite: making one takes seconds."""
     return f"sqlite:///{folder.parent}/mlflow.db"
@@ -58,6 +66,7 @@ ROWS = {
     JSONLogger: (lambda folder: JSONLogger(folder / "metrics.jsonl", every=1), read_json),
     TensorBoardLogger: (TensorBoardLogger, read_tensorboard),
     MLflowLogger: (lambda folder: MLflowLogger(store(folder)), read_mlflow),
+    WandbLogger: (lambda folder: WandbLogger(dir=folder, mode="offline"), read_wandb),
 }
 
 

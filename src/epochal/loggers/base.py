@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,7 @@ from epochal.runs.media import copied
 
 if TYPE_CHECKING:
     from epochal.core.run import Run
+    from epochal.loggers.following import Following
 
 logger = logging.getLogger("epochal")
 
@@ -28,7 +29,9 @@ class About:
     """What a logger's ``open`` may know of a run: a snapshot, safe to read on another thread.
 
     ``dir`` is the run's folder, made already, or None; ``resumed`` says whether this training goes on where a
-    checkpoint ended, ``history`` (one mapping per epoch) and ``step`` how far it had come.
+    checkpoint ended, ``history`` (one mapping per epoch) and ``step`` how far it had come. ``stored``: what comes is
+    read from the run's store, where the last process stopped; ``told`` is what its writer remembered then. ``ended``:
+    when the training ended, where it is over, in seconds since 1970.
     """
 
     name: str
@@ -38,6 +41,9 @@ class About:
     history: tuple[Mapping[str, float], ...]
     step: int
     started: float  # seconds since 1970
+    stored: bool = False
+    told: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    ended: float | None = None
 
     def place(self, given: Path | None, default: str, owner: str) -> Path:
         """Return where to write: the path the user gave, else ``default`` in the run's folder."""
@@ -61,6 +67,10 @@ class Logger(Callback):
     - "layers": what a monitor measured inside the model at ``at.step``; it may come after later records
     - "params": hyper-parameters; "image": name -> array or path
 
+    A logger that names its ``destination`` and says in ``options`` how it is made anew is handed what the run's store
+    holds, once it is durable there, where the run has a store: whatever the destination does, nothing is lost, and
+    ``epochal sync RUN`` brings what it lacks.
+
     Options: ``keep_native`` keeps the trainer's own integration for the same destination running; ``flush_limit`` is
     how many seconds the end of a training may wait for what is not written yet, fewer after a signal.
 
@@ -78,10 +88,11 @@ class Logger(Callback):
 
     guarded = True
     replaces: ClassVar[frozenset[str]] = frozenset()
+    destination: ClassVar[str] = ""  # of one that reads the run's store: "mlflow"
     limits: ClassVar[Limits] = Limits()
     keep_native: bool = False
     flush_limit: float = 10.0
-    session: "Session | None" = None
+    session: "Session | Following | None" = None
 
     def __init__(self, *, keep_native: bool = False, flush_limit: float = 10.0, name: str | None = None) -> None:
         if not flush_limit >= 0:
@@ -98,6 +109,10 @@ class Logger(Callback):
         """Open the destination; called off the training thread, and again after a failure."""
         raise NotImplementedError(f"{type(self).__name__} must implement open(about) and return a writer")
 
+    def options(self) -> dict[str, Any]:
+        """Return the options that make such a logger anew, as JSON values and without secrets."""
+        return {}
+
     def needs_folder(self) -> bool:
         """Say whether ``open`` wants the run's folder made."""
         return True
@@ -113,15 +128,25 @@ class Logger(Callback):
     def on_resume(self, run: "Run") -> None:
         """Remember that this training goes on where another ended."""
         if self.session is None:
-            self.session = Session(self, run, resumed=True)
+            self.session = Session(self, run, resumed=True)  # not started
 
     def on_train_start(self, run: "Run") -> None:
         """Begin to listen; on the first process only."""
-        session = self.session or Session(self, run, resumed=bool(run.engine.history))
+        resumed = self.session is not None or bool(run.engine.history)
         self.session = None
         if run.rank == 0:
+            session = self.session_for(run, resumed=resumed)
             session.start()
             self.session = session
+
+    def session_for(self, run: "Run", *, resumed: bool) -> "Session | Following":
+        """Return what feeds this logger: the run's store, where there is one and it wants that, else the run itself."""
+        recorder = run.recorder
+        if self.destination and recorder is not None and recorder.writer is not None:
+            from epochal.loggers.following import Following
+
+            return Following(self, run, recorder, resumed=resumed)
+        return Session(self, run, resumed=resumed)
 
     def on_train_epoch_start(self, run: "Run") -> None:
         """Hand over the epoch before: every callback has had its say in it."""

@@ -1,7 +1,7 @@
 """What a chart shows: from records to one value per name and step."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from epochal.core.host import Record
 
@@ -30,6 +30,14 @@ class Curves:
     def __init__(self) -> None:
         self.in_batches: set[str] = set()
         self.shown: dict[str, int] = {}  # name -> step at which it was shown outside batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what another process needs to go on."""
+        return {"in_batches": sorted(self.in_batches), "shown": dict(self.shown)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken; nothing of it means from the beginning."""
+        self.in_batches, self.shown = set(state.get("in_batches", ())), dict(state.get("shown", {}))
 
     def points(self, records: Sequence[Record]) -> Iterator[Points]:
         """Return the points of these records, in order; points of one step that follow each other are joined."""

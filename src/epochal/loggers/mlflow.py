@@ -13,7 +13,14 @@ from epochal.core.errors import MissingExtra
 from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
-from epochal.loggers.mlflow_client import client_of, configured_uri, load, quick_calls, store_folder
+from epochal.loggers.mlflow_client import (
+    client_of,
+    configured_uri,
+    load,
+    quick_calls,
+    store_folder,
+    without_password,
+)
 from epochal.loggers.worker import Limits
 from epochal.runs.png import as_png
 
@@ -24,8 +31,17 @@ STATUS = {
     "exception": "FAILED",
     "interrupted": "KILLED",
     "preempted": "KILLED",
+    "crashed": "FAILED",  # nobody was left to say more: kill -9, no memory, no power
 }
-PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
+PASSING = frozenset(
+    {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
+    | {
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+        "ENDPOINT_NOT_FOUND",
+        "RESOURCE_DOES_NOT_EXIST",
+    }  # of the server, no record
+)
 LONGEST_PARAM = 6000  # characters, MLflow's own limit
 METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # of one log_batch, MLflow's own limits
 
@@ -38,15 +54,17 @@ class MLflowLogger(Logger):
     which names: ``experiment`` (default ``MLFLOW_EXPERIMENT_NAME``, else "epochal"), ``run_name`` (default the run's
     name), ``tags``. A resumed training goes on in the same MLflow run. Characters that MLflow does not allow in a
     metric's name become "_". Runs end as FINISHED (completed, stopped), FAILED (exception) or KILLED (interrupted,
-    preempted). A server that does not answer is tried again and never waited for; ``flush_limit`` is in seconds, by
-    default 20 for a server and 60 for the embedded store, whose making takes some seconds. MissingExtra where mlflow is
-    not installed.
+    preempted). A server that does not answer is tried again and never waited for; what it lacks at the end of the
+    training ``epochal sync RUN`` brings later, where the run has a store. ``flush_limit`` is in seconds, by default 20
+    for a server and 60 for the embedded store, whose making takes some seconds. MissingExtra where mlflow is not
+    installed.
 
     >>> MLflowLogger(experiment="digits").replaces
     frozenset({'mlflow'})
     """
 
     replaces: ClassVar[frozenset[str]] = frozenset({"mlflow"})
+    destination: ClassVar[str] = "mlflow"
     limits: ClassVar[Limits] = Limits(pause=1.0)
 
     def __init__(
@@ -63,6 +81,8 @@ class MLflowLogger(Logger):
         remote = uri or configured_uri()
         if flush_limit is None:
             flush_limit = 20.0 if remote is not None and remote.startswith("http") else 60.0
+        if name is None and uri is not None and without_password(uri) != uri:
+            name = f"MLflowLogger({without_password(uri)})"  # names are shown and kept
         super().__init__(keep_native=keep_native, flush_limit=flush_limit, name=name)
         if find_spec("mlflow") is None:
             raise MissingExtra("mlflow", "mlflow", "MLflowLogger")
@@ -77,6 +97,15 @@ class MLflowLogger(Logger):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back the MLflow run's id."""
         self.run_id = state["run_id"]
+
+    def options(self) -> dict[str, Any]:
+        """Return where and under which names it logs."""
+        uri = self.uri or configured_uri()
+        experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        return {
+            "uri": None if uri is None else without_password(uri), "experiment": experiment, "run_name": self.run_name,
+            "tags": self.tags,
+        }  # fmt: skip
 
     def needs_folder(self) -> bool:
         """Say whether the run's folder is wanted: for the embedded store only."""
@@ -94,19 +123,30 @@ class MLflowLogger(Logger):
         if uri is None:
             folder = store_folder(about.place(None, "", "MLflowLogger a uri, or").absolute())
             uri, artifacts = f"sqlite:///{folder.as_posix()}/mlflow.db", (folder / "mlartifacts").as_uri()
+        told = about.told if about.told.get("uri") == without_password(uri) else {}
+        run_id = told.get("run_id") or self.run_id
         with quick_calls():
             client = client_of(uri)
-            if self.run_id is None or not taken_up(client, self.run_id):
-                experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "epochal"
-                made = client.create_run(
-                    experiment_id(client, experiment, artifacts),
-                    start_time=int(about.started * 1000),
-                    run_name=self.run_name or about.name,
-                    tags={"epochal.host": about.host, "mlflow.source.name": about.name, **self.tags},
-                )
-                self.run_id = str(made.info.run_id)
-            known = client.get_run(self.run_id).data.params if about.resumed else {}
-        return MLflowWriter(client, self.run_id, known)
+            begins = run_id is None or not taken_up(client, run_id)
+            if begins:
+                run_id = self.make_run(client, about, artifacts)
+            self.run_id = run_id
+            known = client.get_run(run_id).data.params if about.resumed or about.stored else {}
+        writer = MLflowWriter(client, str(run_id), known, uri=without_password(uri), ended=about.ended)
+        writer.begins = begins or (bool(about.told) and not told)  # of another server too
+        writer.curves.load_state_dict({} if writer.begins else told.get("curves", {}))
+        return writer
+
+    def make_run(self, client: Any, about: About, artifacts: str | None) -> str:
+        """Make a run, and the experiment if there is none."""
+        experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "epochal"
+        made = client.create_run(
+            experiment_id(client, experiment, artifacts),
+            start_time=int(about.started * 1000),
+            run_name=self.run_name or about.name,
+            tags={"epochal.host": about.host, "mlflow.source.name": about.name, **self.tags},
+        )
+        return str(made.info.run_id)
 
 
 def taken_up(client: Any, run_id: str) -> bool:
@@ -135,12 +175,22 @@ def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
 
 
 class MLflowWriter:
-    """One MLflow run."""
+    """One MLflow run; ``begins``: the server has nothing of it yet; ``ended``: when its training ended."""
 
-    def __init__(self, client: Any, run_id: str, known: Mapping[str, str]) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(
+        self, client: Any, run_id: str, known: Mapping[str, str], *, uri: str, ended: float | None = None
+    ) -> None:
+        self.client, self.run_id, self.uri, self.ended = client, run_id, uri, ended
         self.known = set(known)  # MLflow refuses to change a parameter
         self.curves = Curves()
+        self.begins = False
+
+    def remember(self) -> dict[str, Any]:
+        """Return what another process needs to go on in the run."""
+        return {
+            "uri": self.uri, "run_id": self.run_id, "curves": self.curves.state_dict(),
+            "where": f"{self.uri}, run {self.run_id}",
+        }  # fmt: skip
 
     def write(self, records: Sequence[Record]) -> None:
         """Send these records in batches; what is sent twice after an error counts once."""
@@ -182,7 +232,8 @@ class MLflowWriter:
         """End the run truthfully."""
         with quick_calls():
             self.client.set_tag(self.run_id, "epochal.end_reason", end_reason)
-            self.client.set_terminated(self.run_id, status=STATUS[end_reason])
+            ended = None if self.ended is None else int(self.ended * 1000)
+            self.client.set_terminated(self.run_id, status=STATUS[end_reason], end_time=ended)
 
 
 def safe(name: str) -> str:

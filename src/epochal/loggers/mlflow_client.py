@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Generator
@@ -70,6 +71,15 @@ def configured_uri() -> str | None:
     if mlflow is not None and getattr(mlflow, "is_tracking_uri_set", bool)():
         return str(mlflow.get_tracking_uri())
     return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def without_password(uri: str) -> str:
+    """Return an address as it may be kept and shown.
+
+    >>> without_password("http://me:secret@host:5000"), without_password("sqlite:////data/mlflow.db")
+    ('http://me:***@host:5000', 'sqlite:////data/mlflow.db')
+    """
+    return re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", uri)
 
 
 def store_folder(run_dir: Path) -> Path:

@@ -14,6 +14,7 @@ from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
 from epochal.loggers.files import LogFile
+from epochal.loggers.worker import Limits
 from epochal.runs.png import as_png
 
 _numbers = itertools.count()
@@ -24,13 +25,16 @@ class TensorBoardLogger(Logger):
 
     ``dir`` defaults to ``tensorboard`` in the run's folder: ``tensorboard --logdir runs`` shows all runs. Values of
     batches keep their name, their means over an epoch are ``epoch/<name>``; ``lr/<group>`` and ``fitness`` come once
-    per epoch. A resumed training hides the steps it repeats. MissingExtra where tensorboard is not installed.
+    per epoch. A resumed training hides the steps it repeats. Where the run has a store, it is read from there, all goes
+    into one file, and a folder that was deleted is written again. MissingExtra where tensorboard is not installed.
 
     >>> TensorBoardLogger(flush_limit=5.0).replaces
     frozenset({'tensorboard'})
     """
 
     replaces: ClassVar[frozenset[str]] = frozenset({"tensorboard"})
+    destination: ClassVar[str] = "tensorboard"
+    limits: ClassVar[Limits] = Limits(pause=1.0)
 
     def __init__(
         self,
@@ -49,31 +53,68 @@ class TensorBoardLogger(Logger):
         """Say whether the run's folder is wanted: not when a folder is given."""
         return self.path is None
 
+    def options(self) -> dict[str, Any]:
+        """Return the folder."""
+        return {"dir": None if self.path is None else str(self.path.absolute())}
+
     def open(self, about: About) -> "TensorBoardWriter":
-        """Begin an event file of this training's own."""
-        folder = about.place(self.path, "tensorboard", "TensorBoardLogger")
-        return TensorBoardWriter(folder, about, purge=about.step + 1 if about.resumed else None)
+        """Begin an event file of this training's own, or go on in that of the run's store."""
+        folder = about.place(self.path, "tensorboard", "TensorBoardLogger").absolute()
+        told = about.told
+        if about.stored and told and Path(told["file"]).parent == folder and Path(told["file"]).exists():
+            writer = TensorBoardWriter(Path(told["file"]), about, purge=None)
+            writer.go_on(told)
+            return writer
+        return TensorBoardWriter(folder / event_file_name(), about, purge=about.step + 1 if about.resumed else None)
 
 
 class TensorBoardWriter:
-    """One event file; errors leave it as it was, so what is in it stays readable."""
+    """One event file; errors leave it as it was, so what is in it stays readable.
 
-    def __init__(self, folder: Path, about: About, purge: int | None) -> None:
+    ``begins``: it holds nothing of the run yet.
+    """
+
+    def __init__(self, path: Path, about: About, purge: int | None) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
         self.event_pb2, self.summary_pb2 = event_pb2, summary_pb2
         self.about = about
-        self.file = LogFile(folder / event_file_name())
-        self.purge = purge
+        self.file = LogFile(path)
+        self.purge = purge  # what the file's head voids
+        self.void: int | None = None  # what the next write voids first
         self.curves = Curves()
         self.last_step = -1
         self.hparams = False
+        self.begins = True
+
+    def go_on(self, told: Mapping[str, Any]) -> None:
+        """Go on where the last process stopped; what it wrote and could not note is taken back."""
+        self.begins = False
+        if self.file.path.stat().st_size > told["size"]:
+            os.truncate(self.file.path, told["size"])
+        self.file.began = told["size"] > 0
+        self.last_step, self.hparams = told["last_step"], told["hparams"]
+        self.curves.load_state_dict(told["curves"])
+
+    def go_back(self, step: int) -> None:
+        """Void with the next write what comes behind a step."""
+        if self.last_step > step:
+            self.void, self.last_step = step + 1, step
+
+    def remember(self) -> dict[str, Any]:
+        """Return what another process needs to go on in the file."""
+        size = self.file.path.stat().st_size if self.file.began else 0
+        curves = self.curves.state_dict()
+        return {
+            "file": str(self.file.path), "size": size, "last_step": self.last_step, "hparams": self.hparams,
+            "curves": curves, "where": str(self.file.path.parent),
+        }  # fmt: skip
 
     def write(self, records: Sequence[Record]) -> None:
         """Append the events of these records."""
         self.file.check()
         curves, last = self.curves, self.last_step
-        events = [] if self.file.began else list(self.head())
+        events = list(self.head())
         for points in curves.points(records):
             if points.step < last:  # rolled back: what came after is void
                 events.append(self.start_session(points.step))
@@ -85,6 +126,7 @@ class TensorBoardWriter:
             events += self.others(record)
         if events:
             self.file.append(b"".join(framed(event) for event in events))
+            self.void = None
         self.last_step = last
 
     def finish(self, end_reason: str) -> None:
@@ -98,10 +140,13 @@ class TensorBoardWriter:
         self.file.append(framed(self.plugin_event("_hparams_/session_end_info", data)))
 
     def head(self) -> Iterator[bytes]:
-        """Return what every event file begins with; a resumed training's voids the steps it repeats."""
-        yield self.event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
-        if self.purge is not None:
-            yield self.start_session(self.purge)
+        """Return what every event file begins with, and what voids the steps that a resumed training repeats."""
+        if not self.file.began:
+            yield self.event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
+            if self.purge is not None:
+                yield self.start_session(self.purge)
+        if self.void is not None:
+            yield self.start_session(self.void)
 
     def start_session(self, step: int) -> bytes:
         """Return the event that voids everything from ``step`` on."""

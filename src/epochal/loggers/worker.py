@@ -160,17 +160,25 @@ class Worker:
                 if self.closing:  # since we looked
                     self.wake.set()
             if self.turn():
-                self.pause = self.limits.pause
-                if closing and not self.buffer:
+                self.pause = self.rest()
+                if closing and self.is_drained():
                     break
                 continue
             if closing:
                 tries -= 1
                 time.sleep(self.limits.pause)
             else:
-                self.pause = min(self.pause * 2, self.limits.longest_pause)
+                self.pause = min(max(self.pause, self.limits.pause) * 2, self.limits.longest_pause)
         if not self.abandoned and not self.held and self.writer is not None:
             self.end(self.writer)
+
+    def rest(self) -> float:
+        """Return how many seconds to rest after a turn that went well."""
+        return self.limits.pause
+
+    def is_drained(self) -> bool:
+        """Say whether nothing waits."""
+        return not self.buffer
 
     def turn(self) -> bool:
         """Write what waits; return whether all is well."""

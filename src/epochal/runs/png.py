@@ -20,8 +20,11 @@ class Png(NamedTuple):
 def as_png(image: Any) -> Png:
     """Return an image as PNG: a file's path, or an array, height x width or height x width x 1, 3 or 4 channels.
 
-    Integers are 0-255, floats 0-1 (outside values are cut, NaN is 0). ArgumentError for another shape.
+    Integers are 0-255, floats 0-1 (outside values are cut, NaN is 0). ArgumentError for another shape. What is a Png
+    already stays as it is.
     """
+    if isinstance(image, Png):
+        return image
     try:
         from PIL import Image
     except ImportError:

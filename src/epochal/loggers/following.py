@@ -1,0 +1,104 @@
+"""One training of one logger whose run has a store: what the logger delivers is read from there."""
+
+import os
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.core.log import log
+from epochal.core.preemption import within
+from epochal.loggers.follower import Follower, Place
+from epochal.loggers.worker import Outcome, Writer
+
+if TYPE_CHECKING:
+    from epochal.core.run import Run
+    from epochal.loggers.base import Logger
+    from epochal.runs.recorder import Recorder
+
+
+class Following:
+    """Stands where ``Session`` stands for a logger without a store; nothing of a training passes through it."""
+
+    def __init__(self, owner: "Logger", run: "Run", recorder: "Recorder", *, resumed: bool) -> None:
+        self.owner, self.run, self.recorder, self.resumed = owner, run, recorder, resumed
+        self.step, self.started = run.engine.step, time.time()
+        self.last: Path | None = None
+        label = run.label(owner)
+        place = Place(f"{owner.destination} {label}", owner.options())
+        self.follower = Follower(
+            label, place, self.file, self.opens, limits=owner.limits, passing=owner.is_passing
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.follower.start()
+
+    def file(self) -> Path | None:
+        """Return the store's file, once there is one."""
+        writer = self.recorder.writer
+        self.last = (writer.file.path if writer is not None else None) or self.last
+        return self.last
+
+    def opens(self, file: Path, told: Mapping[str, Any]) -> Writer:
+        """Open the destination, where the last process left it; on the follower's thread."""
+        from epochal.loggers.base import About
+
+        run = self.run
+        return self.owner.open(
+            About(run.name, file.parent, run.host, self.resumed, (), self.step, self.started, stored=True, told=told)
+        )
+
+    def note_epoch(self) -> None:
+        """Nothing: the store notes epochs."""
+
+    def flush_epoch(self) -> None:
+        """Nothing: the store hands epochs over."""
+
+    def close(self, end_reason: str) -> None:
+        """Deliver the rest once the store has all of it."""
+        self.recorder.when_written.append(partial(self.finish, end_reason))
+
+    def finish(self, end_reason: str) -> None:
+        """End the thread within the limit and say what waits, in the log and in the summary."""
+        engine, follower = self.run.engine, self.follower
+        outcome = follower.close(end_reason, limit=within(engine, self.owner.flush_limit))
+        said = told(follower, outcome)
+        if said is not None:
+            engine.notes.append(said)
+            log().warning("%s", said)
+
+
+def told(follower: Follower, outcome: Outcome) -> str | None:
+    """Return in words what the destination lacks and what brings it, or None if it lacks nothing."""
+    from epochal.loggers.base import first_line
+
+    file = follower.file()
+    if file is None or follower.cursor is None:
+        return None if outcome.error is None else f"{follower.name}: {first_line(outcome.error)}"
+    parts = [f"{outcome.lost} records were refused and left out"] if outcome.lost else []
+    error = "" if outcome.error is None else f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
+    if not outcome.finished:
+        waiting = follower.waiting()
+        parts.append(
+            f"{waiting:,} points wait in the run's store; `epochal sync {shown(file.parent)}` will bring them"
+            if waiting
+            else f"its end was not written; `epochal sync {shown(file.parent)}` will tell it"
+        )
+    if error and parts:
+        parts.append(f"the last error was {error}")
+    elif error:
+        parts.append(f"writing failed for a while ({error}); then all records were written")
+    return f"{follower.name}: {'; '.join(parts)}" if parts else None
+
+
+def shown(folder: Path) -> str:
+    """Return a folder as a person would write it on a command line here."""
+    import shlex
+
+    try:
+        inside = os.path.relpath(folder)
+    except (ValueError, OSError):  # another drive; a directory that was deleted
+        inside = str(folder)
+    return shlex.quote(str(folder) if inside.startswith("..") else inside)
