@@ -1,0 +1,205 @@
+"""The API of the page: what the runs' files hold, as JSON, and what people want of a training."""
+
+import csv
+import io
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from epochal.core.errors import EpochalError
+from epochal.dashboard import detail
+from epochal.dashboard.auth import Access, answer
+from epochal.dashboard.changes import change_tags, read_change, send_command, write_note
+from epochal.dashboard.listing import Listing
+from epochal.dashboard.plain import Refused
+from epochal.dashboard.served import TROUBLE, Served, reading
+from epochal.runs.schema import StoreError
+from epochal.runs.stored import StoredRun
+
+T = TypeVar("T")
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST = 20_000  # ranges of a curve that may be asked for
+PART = 5_000  # rows of CSV that are sent at a time
+
+
+class Api:
+    """Answers from the files of a served folder; whether their trainings live does not matter."""
+
+    def __init__(self, listing: Listing, access: Access) -> None:
+        self.listing, self.access = listing, access
+
+    @property
+    def served(self) -> Served:
+        """The served folder."""
+        return self.listing.served
+
+    def routes(self) -> list[BaseRoute]:
+        """Return what can be asked for."""
+        reads = {
+            "": self.run, "/curve": self.curve, "/events": self.events, "/audit": self.audit,
+            "/console": self.console, "/media": self.media, "/media/{number:int}": self.medium,
+            "/export.csv": self.export,
+        }  # fmt: skip
+        changes = {"/commands": self.command, "/notes": self.note, "/tags": self.tag}
+        return [
+            Route("/api/runs", self.runs),
+            *(Route(f"/api/runs/{{id}}{path}", call) for path, call in reads.items()),
+            *(Route(f"/api/runs/{{id}}{path}", call, methods=["POST"]) for path, call in changes.items()),
+        ]
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def runs(self, request: Request) -> Response:
+        """The list; ``since``: only what has changed behind that version."""
+        since = number(request, "since", None)
+        return Response(self.listing.as_json(since), media_type="application/json")
+
+    def run(self, request: Request) -> Response:
+        """All of one run but its points, media and console."""
+
+        def about(run: StoredRun, connection: sqlite3.Connection) -> dict[str, Any]:
+            found = detail.detail(run, connection, read_only=self.access.read_only)
+            return {"id": request.path_params["id"], "path": self.served.path_of(run), **found}
+
+        return self.read(request, about)
+
+    def curve(self, request: Request) -> Response:
+        """A curve as few ranges."""
+        name, most = text(request, "name"), number(request, "most", 2000, 1, MOST)
+        window = detail.Window(number(request, "begin", 0), number(request, "end", detail.LAST))
+        attempt = number(request, "attempt", None)
+        return self.read(
+            request,
+            lambda run, connection: detail.points(run, connection, name, most=most, window=window, attempt=attempt),
+        )
+
+    def events(self, request: Request) -> Response:
+        """What happened."""
+        after = number(request, "after", 0)
+        return self.read(request, lambda _, connection: {"events": detail.events(connection, after)})
+
+    def audit(self, request: Request) -> Response:
+        """What people asked for, and what became of it."""
+        return self.read(request, lambda _, connection: {"commands": detail.audit(connection)})
+
+    def console(self, request: Request) -> Response:
+        """What the training printed."""
+        after = number(request, "after", None)
+        return self.read(request, lambda _, connection: {"lines": detail.console(connection, after)})
+
+    def media(self, request: Request) -> Response:
+        """Images, histograms or texts, without their data."""
+        kind = request.query_params.get("kind", "image")
+        return self.read(request, lambda _, connection: {"media": detail.media(connection, kind)})
+
+    def medium(self, request: Request) -> Response:
+        """An image as PNG, a histogram or a text as JSON; nothing that a browser would run."""
+        number: int = request.path_params["number"]
+        kind, data = self.found(request, lambda _, connection: detail.medium(connection, number))
+        if kind == "image":
+            if not data.startswith(PNG):
+                raise Refused(415, f"the image {number} is no PNG")
+            return Response(data, media_type="image/png")
+        try:
+            return answer(json.loads(data))
+        except (ValueError, RecursionError):
+            return answer({"text": data.decode("utf-8", "replace")})
+
+    def export(self, request: Request) -> Response:
+        """The points of curves as CSV, every one of them."""
+        names = [name for given in request.query_params.getlist("names") for name in given.split(",") if name]
+        run = self.find(request)
+        names = self.found(request, lambda run, connection: known(run, connection, names))
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(run.name, safe='')}.csv"}
+        return StreamingResponse(as_csv(run, names), headers=headers, media_type="text/csv")
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    async def command(self, request: Request) -> Response:
+        """A command for the training."""
+        given, run = await read_change(request), self.find(request)
+        return answer(await run_in_threadpool(send_command, run, given), 202)
+
+    async def note(self, request: Request) -> Response:
+        """A note."""
+        given, run = await read_change(request), self.find(request)
+        return answer(await run_in_threadpool(write_note, run, given), 201)
+
+    async def tag(self, request: Request) -> Response:
+        """Tags."""
+        given, run = await read_change(request), self.find(request)
+        return answer(await run_in_threadpool(change_tags, run, given))
+
+    # -- a run --------------------------------------------------------------------------------------------------------
+
+    def find(self, request: Request) -> StoredRun:
+        """Return the run that is asked for."""
+        try:
+            return self.served.run(request.path_params["id"])
+        except KeyError:
+            raise Refused(404, "there is no such run; it may have been deleted") from None
+
+    def found(self, request: Request, call: Callable[[StoredRun, sqlite3.Connection], T]) -> T:
+        """Return what ``call`` reads of the run; what is wrong with its file is said."""
+        run = self.find(request)
+        try:
+            with reading(run) as connection:
+                return call(run, connection)
+        except StoreError as error:
+            raise Refused(404, str(error)) from None
+        except TROUBLE as error:
+            raise Refused(422, f"the run cannot be read: {error or type(error).__name__}") from None
+
+    def read(self, request: Request, call: Callable[[StoredRun, sqlite3.Connection], Any]) -> Response:
+        """Answer with what ``call`` reads of the run."""
+        return answer(self.found(request, call))
+
+
+def text(request: Request, name: str) -> str:
+    """Return a parameter that has to be there."""
+    given = request.query_params.get(name)
+    if given is None:
+        raise Refused(400, f"the parameter {name} is missing")
+    return given
+
+
+def number(request: Request, name: str, default: Any, low: int = 0, high: int = detail.LAST) -> Any:
+    """Return a parameter that is a whole number in bounds, or its default."""
+    given = request.query_params.get(name)
+    if given in (None, ""):
+        return default
+    if not re.fullmatch(r"[0-9]{1,19}", str(given)) or not low <= int(str(given)) <= high:
+        raise Refused(400, f"{name}={given!r} is no whole number from {low} to {high}")
+    return int(str(given))
+
+
+def known(run: StoredRun, connection: sqlite3.Connection, names: list[str]) -> list[str]:
+    """Return the names, all of the run's if there are none; StoreError for one that the run does not have."""
+    for name in names:
+        run.series(connection, name)
+    return names or sorted(run.named(connection))
+
+
+def as_csv(run: StoredRun, names: list[str]) -> Iterator[str]:
+    """Yield the points of curves as lines of CSV; no name is taken for a formula by a spreadsheet."""
+    yield "curve,step,epoch,time,value\n"
+    for name in names:
+        try:
+            points = run.points(name)
+        except EpochalError:  # the run was deleted meanwhile
+            return
+        shown = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+        columns = zip(points.steps, points.epochs, points.times, points.values, strict=True)
+        rows = [(shown, *row) for row in columns]
+        for begin in range(0, len(rows), PART):
+            part = io.StringIO()
+            csv.writer(part, lineterminator="\n").writerows(rows[begin : begin + PART])
+            yield part.getvalue()

@@ -1,0 +1,228 @@
+"""What is new, as server-sent events: one look at a run serves all who watch it, and none is taken without them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
+
+from epochal.dashboard.listing import OFTEN, Listing
+from epochal.dashboard.overview import Head, read_head
+from epochal.dashboard.plain import Refused, as_json
+from epochal.dashboard.served import TROUBLE, Served, reading, signature
+
+LOOK = 0.1  # seconds between looks at a run that is watched
+CHECK = 10  # looks after which also a run whose file stays as it is may have died
+HEARTBEAT = 5.0  # seconds after which a line says that the connection lives
+MOST_RUNS = 64  # runs that one page watches
+MOST_STREAMS = 256
+COUNTERS = """SELECT (SELECT coalesce(max(id), 0) FROM events),
+    (SELECT coalesce(max(coalesce(answered, asked)), 0) FROM commands), (SELECT coalesce(max(id), 0) FROM media),
+    (SELECT coalesce(max(id), 0) FROM console), (SELECT coalesce(max(id), 0) FROM notes)"""
+
+
+class Watch:
+    """Something that is looked at while somebody watches; ``version`` grows with each change."""
+
+    pause = LOOK
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.bells: set[asyncio.Event] = set()
+        self.task: asyncio.Task[None] | None = None
+
+    def look(self) -> bool:
+        """Look, on another thread, and say whether there is something new."""
+        raise NotImplementedError
+
+    def message(self, since: int) -> str:
+        """Return the event for somebody who has seen version ``since``."""
+        raise NotImplementedError
+
+    def join(self, bell: asyncio.Event) -> None:
+        """Ring a bell at each change from now on."""
+        self.bells.add(bell)
+        if self.task is None:
+            self.task = asyncio.create_task(self.poll())
+
+    def leave(self, bell: asyncio.Event) -> None:
+        """Ring it no more; without anybody there is no look either."""
+        self.bells.discard(bell)
+        if not self.bells and self.task is not None:
+            self.task.cancel()
+            self.task = None
+
+    async def poll(self) -> None:
+        """Look again and again."""
+        while True:
+            if await asyncio.to_thread(self.look):
+                self.version += 1
+                for bell in self.bells:
+                    bell.set()
+            await asyncio.sleep(self.pause)
+
+
+class RunWatch(Watch):
+    """One run."""
+
+    def __init__(self, served: Served, id: str) -> None:  # noqa: A002  # the API's word
+        super().__init__()
+        self.id, self.run = id, served.run(id)
+        self.head: Head | None = None
+        self.counters: tuple[Any, ...] = (0, 0, 0, 0, 0)
+        self.state = ""
+        self.seen: tuple[int, ...] | None = ()
+        self.looks = 0
+        self.changed: dict[str, int] = {}  # the version with which a curve's newest value came
+
+    def look(self) -> bool:
+        """Read the run if its file has changed, and see whether it has died."""
+        self.looks += 1
+        now = signature(self.run.file)
+        if now == self.seen and self.looks % CHECK:
+            return False
+        before = self.state
+        if now != self.seen:
+            try:
+                with reading(self.run) as connection:
+                    self.take(read_head(connection))
+                    self.counters = connection.execute(COUNTERS).fetchone()
+            except TROUBLE:
+                self.state, self.seen = "unreadable" if now else "gone", None
+                return self.state != before
+            self.seen = now
+            self.state = self.head.state if self.head else ""
+            return True
+        self.state = self.head.state if self.head else self.state
+        return self.state != before
+
+    def take(self, head: Head) -> None:
+        """Note which curves have something new."""
+        old = self.head.newest if self.head else {}
+        for name, row in head.newest.items():
+            if name not in old or old[name]["count"] != row["count"] or old[name]["time"] != row["time"]:
+                self.changed[name] = self.version + 1
+        self.head = head
+
+    def message(self, since: int) -> str:
+        """Return how the run is, and the newest values of the curves that have changed."""
+        newest = self.head.newest if self.head else {}
+        events, audit, media, console, notes = self.counters
+        told = {
+            "id": self.id, "state": self.state, "step": self.head.step if self.head else 0,
+            "epoch": self.head.epoch if self.head else 0,
+            "newest": {
+                name: (row["step"], row["time"], row["value"])
+                for name, row in newest.items() if self.changed.get(name, 0) > since
+            },
+            "events": events, "audit": audit, "media": media, "console": console, "notes": notes,
+        }  # fmt: skip
+        return f"event: run\ndata: {as_json(told)}\n\n"
+
+
+class ListWatch(Watch):
+    """The list of runs."""
+
+    pause = OFTEN
+
+    def __init__(self, listing: Listing) -> None:
+        super().__init__()
+        self.listing = listing
+        self.told = -1
+
+    def look(self) -> bool:
+        """See whether the list has changed."""
+        before, self.told = self.told, self.listing.refresh()
+        return before != self.told
+
+    def message(self, since: int) -> str:
+        """Return the list's version."""
+        return f"event: runs\ndata: {as_json({'version': self.told})}\n\n"
+
+
+class Streams:
+    """All who watch, and what they watch."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.list = ListWatch(listing)
+        self.runs: dict[str, RunWatch] = {}
+        self.bells: set[asyncio.Event] = set()
+        self.closed = False
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request for events."""
+        ids = list(dict.fromkeys(request.query_params.getlist("run")))
+        if len(ids) > MOST_RUNS:
+            raise Refused(400, f"at most {MOST_RUNS} runs can be watched at a time")
+        if len(self.bells) >= MOST_STREAMS:
+            raise Refused(503, f"{MOST_STREAMS} pages watch already")
+        try:
+            watches = [self.list, *[await asyncio.to_thread(self.watch, one) for one in ids]]
+        except KeyError:
+            raise Refused(404, "there is no such run; it may have been deleted") from None
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        return EventStream(self.events(watches), media_type="text/event-stream")
+
+    def watch(self, id: str) -> RunWatch:  # noqa: A002
+        """Return the one watch of a run; KeyError where there is no such run."""
+        known = self.runs.get(id)
+        return known if known is not None else RunWatch(self.listing.served, id)
+
+    async def events(self, watches: Iterable[Watch]) -> AsyncGenerator[str]:
+        """Yield the events, beginning with how things are now."""
+        seen: dict[Watch, int] = {}
+        with self.watching(watches) as (bell, joined):
+            yield "retry: 1000\n\n"
+            while not self.closed:
+                bell.clear()
+                for watch in joined:
+                    if watch.version > seen.get(watch, 0):
+                        message, version = watch.message(seen.get(watch, 0)), watch.version
+                        yield message
+                        seen[watch] = version
+                if bell.is_set():
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT):
+                        await bell.wait()
+                if not bell.is_set():
+                    yield ": alive\n\n"
+
+    @contextmanager
+    def watching(self, watches: Iterable[Watch]) -> Generator[tuple[asyncio.Event, list[Watch]]]:
+        """Join the watches, those of runs under their ids, and leave them behind."""
+        bell = asyncio.Event()
+        joined = [self.runs.setdefault(one.id, one) if isinstance(one, RunWatch) else one for one in watches]
+        self.bells.add(bell)
+        for one in joined:
+            one.join(bell)
+        try:
+            yield bell, joined
+        finally:
+            self.bells.discard(bell)
+            for one in joined:
+                one.leave(bell)
+                if isinstance(one, RunWatch) and not one.bells and self.runs.get(one.id) is one:
+                    del self.runs[one.id]
+
+    def close(self) -> None:
+        """End all streams."""
+        self.closed = True
+        for bell in self.bells:
+            bell.set()
+
+
+class EventStream(StreamingResponse):
+    """A stream that is left in order when its reader goes."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events."""
+        assert isinstance(self.body_iterator, AsyncGenerator)
+        async with aclosing(self.body_iterator):
+            await super().stream_response(send)
