@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epochal.commands.destinations import LOGGERS, To
 from epochal.core.errors import ArgumentError, EpochalError
-from epochal.loggers.base import About, Logger, first_line
+from epochal.loggers.about import About
+from epochal.loggers.base import Logger
 from epochal.loggers.cursor import Cursor, all_cursors
 from epochal.loggers.feed import MOST
 from epochal.loggers.follower import Follower, Place
+from epochal.loggers.worker import first_line
 from epochal.runs.schema import StoreError, file_of
 from epochal.runs.stored import StoredRun
 

@@ -4,8 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epochal.core.callback import Callback
@@ -13,7 +11,8 @@ from epochal.core.errors import ArgumentError
 from epochal.core.host import Record
 from epochal.core.metrics import At
 from epochal.core.preemption import within
-from epochal.loggers.worker import Limits, Outcome, Worker, Writer
+from epochal.loggers.about import About
+from epochal.loggers.worker import Limits, Outcome, Worker, Writer, first_line
 from epochal.runs.epoch_rows import EpochRows
 from epochal.runs.media import copied
 
@@ -22,36 +21,6 @@ if TYPE_CHECKING:
     from epochal.loggers.following import Following
 
 logger = logging.getLogger("epochal")
-
-
-@dataclass(frozen=True)
-class About:
-    """What a logger's ``open`` may know of a run: a snapshot, safe to read on another thread.
-
-    ``dir`` is the run's folder, made already, or None; ``resumed`` says whether this training goes on where a
-    checkpoint ended, ``history`` (one mapping per epoch) and ``step`` how far it had come. ``stored``: what comes is
-    read from the run's store, where the last process stopped; ``told`` is what its writer remembered then. ``ended``:
-    when the training ended, where it is over, in seconds since 1970.
-    """
-
-    name: str
-    dir: Path | None
-    host: str
-    resumed: bool
-    history: tuple[Mapping[str, float], ...]
-    step: int
-    started: float  # seconds since 1970
-    stored: bool = False
-    told: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    ended: float | None = None
-
-    def place(self, given: Path | None, default: str, owner: str) -> Path:
-        """Return where to write: the path the user gave, else ``default`` in the run's folder."""
-        if given is not None:
-            return given
-        if self.dir is None:
-            raise ArgumentError(f"{self.name} has no folder; give {owner} a path of its own")
-        return self.dir / default
 
 
 class Logger(Callback):
@@ -266,12 +235,6 @@ def told(name: str, outcome: Outcome, limit: float) -> str | None:
     elif error:
         parts.append(f"writing failed for a while ({error}); then all records were written")
     return f"{name}: {'; '.join(parts)}" if parts else None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, cut to a readable length."""
-    text = str(error).strip().partition("\n")[0]
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def plain(values: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:

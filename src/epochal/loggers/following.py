@@ -5,27 +5,48 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from epochal.core.log import log
 from epochal.core.preemption import within
+from epochal.loggers.about import About
 from epochal.loggers.follower import Follower, Place
-from epochal.loggers.worker import Outcome, Writer
+from epochal.loggers.worker import Limits, Outcome, Writer, first_line
 
 if TYPE_CHECKING:
+    from epochal.core.callback import Callback
     from epochal.core.run import Run
-    from epochal.loggers.base import Logger
     from epochal.runs.recorder import Recorder
+
+
+class Served(Protocol):
+    """What is asked of a logger."""
+
+    destination: ClassVar[str]
+    limits: ClassVar[Limits]
+    flush_limit: float
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that make it anew."""
+        ...
+
+    def is_passing(self, error: Exception) -> bool:
+        """Say whether an error may pass."""
+        ...
+
+    def open(self, about: About) -> Writer:
+        """Open the destination."""
+        ...
 
 
 class Following:
     """Stands where ``Session`` stands for a logger without a store; nothing of a training passes through it."""
 
-    def __init__(self, owner: "Logger", run: "Run", recorder: "Recorder", *, resumed: bool) -> None:
+    def __init__(self, owner: "Served", run: "Run", recorder: "Recorder", *, resumed: bool) -> None:
         self.owner, self.run, self.recorder, self.resumed = owner, run, recorder, resumed
         self.step, self.started = run.engine.step, time.time()
         self.last: Path | None = None
-        label = run.label(owner)
+        label = run.label(cast("Callback", owner))
         place = Place(f"{owner.destination} {label}", owner.options())
         self.follower = Follower(
             label, place, self.file, self.opens, limits=owner.limits, passing=owner.is_passing
@@ -43,8 +64,6 @@ class Following:
 
     def opens(self, file: Path, told: Mapping[str, Any]) -> Writer:
         """Open the destination, where the last process left it; on the follower's thread."""
-        from epochal.loggers.base import About
-
         run = self.run
         return self.owner.open(
             About(run.name, file.parent, run.host, self.resumed, (), self.step, self.started, stored=True, told=told)
@@ -72,8 +91,6 @@ class Following:
 
 def told(follower: Follower, outcome: Outcome) -> str | None:
     """Return in words what the destination lacks and what brings it, or None if it lacks nothing."""
-    from epochal.loggers.base import first_line
-
     file = follower.file()
     if file is None or follower.cursor is None:
         return None if outcome.error is None else f"{follower.name}: {first_line(outcome.error)}"

@@ -273,3 +273,9 @@ def with_floats(records: Sequence[Record]) -> list[Record]:
         return {name: next(numbers) for name in values}
 
     return [one._replace(values=floats(one.values)) if one.kind in measured else one for one in records]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, cut to a readable length."""
+    text = str(error).strip().partition("\n")[0]
+    return text if len(text) <= 200 else f"{text[:197]}..."
