@@ -19,6 +19,7 @@ from epochal.dashboard.plain import Refused, as_json
 from epochal.dashboard.token_file import Secrets
 
 METHODS = ("GET", "HEAD", "POST")
+HEAD = 16 * 1024  # bytes of what a request asks for and its headers
 BODY = 64 * 1024  # bytes of a request's body
 PATIENCE = 30.0  # seconds that a reader may take for what it was sent
 POLICY = (
@@ -108,6 +109,9 @@ class Guard:
     def check(self, scope: Scope) -> Response | None:
         """Raise Refused unless every rule is kept; return the answer where a token was handed over."""
         access, headers, method = self.access, Headers(scope=scope), scope["method"]
+        told = sum(len(name) + len(value) for name, value in scope["headers"])
+        if told + len(scope["raw_path"]) + len(scope["query_string"]) > HEAD:
+            raise Refused(431, f"a request's head has at most {HEAD} bytes")
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in access.hosts:
             names = ", ".join(sorted(access.hosts))

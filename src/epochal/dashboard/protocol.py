@@ -7,7 +7,6 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PATIENCE = 10.0  # seconds from the first byte of a request, or from the connection, to the request's last byte
-HEAD = 16 * 1024  # bytes of a request's line and headers
 
 
 class PatientProtocol(H11Protocol):

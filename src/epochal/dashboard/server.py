@@ -12,10 +12,10 @@ from uvicorn import Config, Server
 
 from epochal.core.errors import ArgumentError
 from epochal.dashboard.api import Api
-from epochal.dashboard.auth import Access, Guard
+from epochal.dashboard.auth import HEAD, Access, Guard
 from epochal.dashboard.listing import Listing
 from epochal.dashboard.plain import Refused
-from epochal.dashboard.protocol import HEAD, PatientProtocol
+from epochal.dashboard.protocol import PatientProtocol
 from epochal.dashboard.served import Served
 from epochal.dashboard.static_files import Page
 from epochal.dashboard.stream import Streams
