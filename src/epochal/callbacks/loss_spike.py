@@ -116,6 +116,8 @@ class LossSpike(Policy):
         if spikes > self.told:
             self.told = spikes
             log().warning("%s: %s, near step %d, epoch %d.", run.label(self), self.reason(), run.step, run.epoch)
+            if run.engine.note is not None:
+                run.engine.note("spike", self.reason(), run.label(self), {})
             run.emit(EVENT)
 
     def reason(self) -> str:

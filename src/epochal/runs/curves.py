@@ -25,14 +25,7 @@ class ChunkHead(NamedTuple):
     low: float | None
     high: float | None
     size: int
-
-
-class Part(NamedTuple):
-    """The chunks of one stretch that are wanted, from its step ``begin`` to its step ``end``."""
-
-    begin: int
-    end: int
-    heads: list[ChunkHead]
+    wanted: Points | None = None  # of a chunk that is wanted in part
 
 
 def curves(series: Iterable[tuple[int, str, str]]) -> dict[str, int]:
@@ -92,42 +85,53 @@ def read_ranges(
     At most some ``8 * most`` buckets are read, whatever the length of the curve.
     """
     last = LAST if end is None else end
-    found: list[Part] = []
-    for stretch in stretches:
-        stop = last if stretch.end is None else min(last, stretch.end)
-        heads = connection.execute(
-            "SELECT rowid, first_step, last_step, first_time, low, high, count FROM chunks"
-            " WHERE series = ? AND attempt = ? AND last_step >= ? AND first_step <= ? ORDER BY first",
-            (series, stretch.attempt, begin, stop),
-        )
-        found.append(Part(begin, stop, [ChunkHead(*row) for row in heads]))
-    level, count = 0, sum(head.size for part in found for head in part.heads)
+    found = [
+        heads_of(connection, series, one.attempt, begin, last if one.end is None else min(last, one.end))
+        for one in stretches
+    ]
+    level, count = 0, sum(head.size for heads in found for head in heads)
     while level < LEVELS and count > SPARE * most:
         level, count = level + 1, count // BUCKET
     buckets: list[Range] = []
-    for part in found:
-        fresh = [bucket for head in part.heads for bucket in of_chunk(connection, head, level, part)]
+    for heads in found:
+        fresh = [bucket for head in heads for bucket in of_chunk(connection, head, level)]
         if level == 0 and fresh and buckets and buckets[-1].step >= fresh[0].step:
             del buckets[bisect_left(buckets, fresh[0].step, key=lambda bucket: bucket.step) :]
         buckets += fresh
     return coarser(buckets, -(-len(buckets) // most)) if len(buckets) > most else buckets
 
 
-def of_chunk(connection: sqlite3.Connection, head: ChunkHead, level: int, part: Part) -> list[Range]:
-    """Return a chunk's buckets of a level: 0 its points, 1 and 2 of 16 and 256 points, 3 the whole of it.
+def heads_of(connection: sqlite3.Connection, series: int, attempt: int, begin: int, end: int) -> list[ChunkHead]:
+    """Return the chunks of an attempt between two steps; of those wanted in part, the points that are."""
+    found = connection.execute(
+        "SELECT rowid, first_step, last_step, first_time, low, high, count FROM chunks"
+        " WHERE series = ? AND attempt = ? AND last_step >= ? AND first_step <= ? ORDER BY first",
+        (series, attempt, begin, end),
+    )
+    heads: list[ChunkHead] = []
+    for head in [ChunkHead(*row) for row in found]:
+        if begin <= head.first_step and head.last_step <= end:
+            heads.append(head)
+            continue
+        (data,) = connection.execute("SELECT points FROM chunks WHERE rowid = ?", (head.rowid,)).fetchone()
+        points = upto(decode(data), end)
+        points = points.part(bisect_left(points.steps, begin))
+        heads.append(head._replace(size=len(points), wanted=points))
+    return heads
 
-    A chunk that is wanted in part has its buckets made of those points alone.
-    """
-    whole = part.begin <= head.first_step and head.last_step <= part.end
-    if whole and (level == LEVELS or head.size == 1):
+
+def of_chunk(connection: sqlite3.Connection, head: ChunkHead, level: int) -> list[Range]:
+    """Return a chunk's buckets of a level: 0 its points, 1 and 2 of 16 and 256 points, 3 the whole of it."""
+    points = head.wanted
+    if points is None and level == LEVELS:
         return [Range(head.first_step, head.first_time, nan_if_none(head.low), nan_if_none(head.high))]
-    column = ("points", "ranges1", "ranges2")[level] if whole else "points"
-    query = f"SELECT {column}, CASE WHEN {column} IS NULL THEN points END FROM chunks WHERE rowid = ?"
-    data, instead = connection.execute(query, (head.rowid,)).fetchone()
-    if level and whole and data is not None:
-        return decode_ranges(data)
-    points = upto(decode(data or instead), part.end)  # an open chunk has no ranges yet
-    points = points.part(bisect_left(points.steps, part.begin))
+    if points is None:
+        column = ("points", "ranges1", "ranges2")[level]
+        query = f"SELECT {column}, CASE WHEN {column} IS NULL THEN points END FROM chunks WHERE rowid = ?"
+        data, instead = connection.execute(query, (head.rowid,)).fetchone()
+        if level and data is not None:
+            return decode_ranges(data)
+        points = decode(data or instead)  # an open chunk has no ranges yet
     if level == 0:
         return [Range(*one) for one in zip(points.steps, points.times, points.values, points.values, strict=True)]
     buckets = ranges(points)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from epochal.core.control import described
 from epochal.core.host import Record
 from epochal.core.log import log
 from epochal.core.preemption import within
@@ -57,7 +58,8 @@ class Recorder:
             ("on_train_epoch_start", self.begin_epoch),
             ("on_train_epoch_abort", self.abort_epoch),
             ("on_fit_epoch_end", self.end_epoch),
-            ("on_loss_spike", self.spiked),
+            ("on_pause", self.pause),
+            ("on_continue", self.proceed),
             ("on_checkpoint_error", self.not_saved),
             ("on_model_save", self.hand_over),
             ("on_train_end", self.hand_over),
@@ -90,7 +92,7 @@ class Recorder:
         if engine.params:
             self.params(engine.params)
         engine.add_sink(self.sink)
-        engine.answer, engine.note = self.answer, self.note
+        engine.answer, engine.note, engine.offering = self.answer, self.note, self.offer
         writer.console = Console()
         writer.console.begin()
         writer.start()
@@ -111,7 +113,8 @@ class Recorder:
         callbacks = [{"name": label, "what": repr(one)} for label, one in run.roster.callbacks.items()]
         return {
             "started": started, "pid": process["pid"], "host": process["host"], "process": process["started"],
-            "about": as_json(about), "callbacks": as_json(callbacks), "commands": "[]",
+            "about": as_json(about), "callbacks": as_json(callbacks),
+            "commands": as_json(described(run)),
         }  # fmt: skip
 
     def begin_epoch(self, run: "Run") -> None:
@@ -250,10 +253,6 @@ class Recorder:
         """Take what the run tells of itself: a stop, a save, a rate."""
         self.event(kind, text, by=by, about=about)
 
-    def spiked(self, run: "Run") -> None:
-        """The loss has jumped."""
-        self.note("spike", "the loss has jumped far above its recent values", run.who())
-
     def not_saved(self, run: "Run") -> None:
         """A checkpoint could not be written."""
         error = run.engine.checkpoint_error
@@ -270,7 +269,22 @@ class Recorder:
         engine, writer = self.run.engine, self.writer
         if writer is not None:
             writer.entries.append(Answer(id, state, engine.step, engine.epoch, text, time.time()))
-            writer.state = "paused" if engine.requests.paused else "running"
+            writer.next_flush = 0.0  # somebody waits for it
+
+    def offer(self) -> None:
+        """Take that the run offers other commands than before."""
+        if self.writer is not None:
+            self.writer.offered = as_json(described(self.run))
+
+    def pause(self, run: "Run") -> None:
+        """The training waits."""
+        if self.writer is not None:
+            self.writer.state = "paused"
+
+    def proceed(self, run: "Run") -> None:
+        """The training goes on."""
+        if self.writer is not None:
+            self.writer.state = "running"
 
 
 def summed_up(run: "Run") -> dict[str, Any]:

@@ -109,16 +109,18 @@ class StoreFile:
         return True
 
     def shut(self) -> None:
-        """Close the file; the log beside it is folded in."""
+        """Close the file; the log beside it is folded in, and nobody who reads it later needs one, unless one does."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
         try:
             if self.path is not None and identity(self.path) == self.inode:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
+                connection.execute("PRAGMA busy_timeout=100")
+                connection.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.Error as error:
             logger.debug("the run store was not folded together: %s", error)
+        connection.close()
 
     def leave_to_parent(self) -> None:
         """Never close it in a process that was forked: what it holds is the parent's."""

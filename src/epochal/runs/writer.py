@@ -16,7 +16,7 @@ from weakref import WeakSet
 from epochal.core.requests import Command
 from epochal.core.tensors import read
 from epochal.runs.book import MOST_BYTES, MOST_ROWS, Book, Row
-from epochal.runs.commands import take_queued
+from epochal.runs.commands import expire_old, take_queued
 from epochal.runs.console import KEPT, Console
 from epochal.runs.schema import StoreError
 from epochal.runs.store_file import StoreFile
@@ -104,6 +104,7 @@ class StoreWriter:
         self.next_flush = self.next_beat = 0.0
         self.state = "running"
         self.told_state = ""
+        self.offered: str | None = None  # commands, where they are others than when the session began
         self.told_lost: dict[str, int] = {}
         self.thread = threading.Thread(target=self.work, name="epochal run store", daemon=True)
 
@@ -267,7 +268,8 @@ class StoreWriter:
             connection.execute("BEGIN IMMEDIATE")
             self.book.write(connection, part, session=self.file.number, attempt=self.file.first_attempt)
             self.answer(connection, answers)
-            told = self.beat(connection, last=last)
+            offered = self.offered
+            told = self.beat(connection, offered, last=last)
             connection.execute("COMMIT")
         except BaseException as error:
             self.book.failed(part)
@@ -277,6 +279,7 @@ class StoreWriter:
         self.book.done(part)
         self.told_lost |= told
         self.next_beat, self.told_state = monotonic() + BEAT, self.state
+        self.offered = None if self.offered is offered else self.offered
         del self.answers[: len(answers)]
 
     def answer(self, connection: sqlite3.Connection, answers: list[Answer]) -> None:
@@ -287,11 +290,14 @@ class StoreWriter:
                 (one.state, one.step, one.epoch, one.time, one.text, one.id),
             )
 
-    def beat(self, connection: sqlite3.Connection, *, last: bool) -> dict[str, int]:
+    def beat(self, connection: sqlite3.Connection, offered: str | None, *, last: bool) -> dict[str, int]:
         """Write a sign of life, and in the end how it ended; return what is told to be lost by now."""
         values: dict[str, Any] = {"beat": time(), "state": self.state}
+        if offered is not None:
+            values["commands"] = offered
         if last and self.final is not None:
             values |= {"ended": time(), **self.final}
+            expire_old(connection, "the training was over before")
         columns = ", ".join(f"{name} = :{name}" for name in values)
         connection.execute(f"UPDATE sessions SET {columns} WHERE id = :id", {**values, "id": self.file.number})
         if self.console is not None:
