@@ -46,6 +46,12 @@ class RateRequest(NamedTuple):
     value: float | None
     group: str | None
 
+    def __str__(self) -> str:
+        whose = "" if self.group is None else f" of {self.group}"
+        if self.value is None:
+            return f"learning rate{whose} given back to the schedule"
+        return f"learning rate{whose} {'set to' if self.kind == 'set' else 'times'} {self.value:g}"
+
 
 class RollbackRequest(NamedTuple):
     """Somebody wants the run back at an earlier point, and then without the batches ``skip``, the first to the last."""

@@ -7,6 +7,7 @@ from epochal.core.log import log
 if TYPE_CHECKING:
     from epochal.core.engine import Engine
     from epochal.core.moment import Moment
+    from epochal.core.requests import SaveRequest
 
 
 def save(engine: "Engine", now: "Moment") -> None:
@@ -31,9 +32,17 @@ def save(engine: "Engine", now: "Moment") -> None:
     else:
         error = saver.write(captured)  # before anybody can change what is captured
         engine.orders.saved(asked, error)
+        note(engine, asked)
         engine.fire("on_model_save")
     if error is not None:
         tell_failure(engine, error)
+
+
+def note(engine: "Engine", asked: "list[SaveRequest]") -> None:
+    """Have a save written down in the run's store; one that a command asked for is, as its answer."""
+    wanted = [request for request in asked if not request.command]
+    if engine.note is not None and wanted:
+        engine.note("save", "; ".join(one.reason for one in wanted), "; ".join({one.by: 0 for one in wanted}), {})
 
 
 def settle(engine: "Engine") -> None:

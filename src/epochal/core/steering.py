@@ -29,7 +29,9 @@ class Steering:
         if not self.engine.active:
             self.too_late(f"stop({reason!r})")
             return
-        self.engine.requests.stops.append(StopRequest(str(reason), self.who()))
+        request = StopRequest(str(reason), self.who())
+        self.engine.requests.stops.append(request)
+        self.note("stop", request.reason, request.by)
 
     def save(self, reason: str) -> None:
         """Ask for a full checkpoint at the next safe point; what a person asked for is kept for good."""
@@ -153,8 +155,15 @@ class Steering:
             return
         check_group(request.group, host.groups())
         self.engine.requests.add_rate(request)
+        self.note("rate", str(request), self.who())
         if threading.get_ident() == self.engine.thread:
             self.engine.take_over_rates()
+
+    def note(self, kind: str, text: str, by: str) -> None:
+        """Have something that was asked for written down in the run's store; commands are, when they are done."""
+        engine = self.engine
+        if engine.note is not None and engine.orders.by is None:
+            engine.note(kind, text, by, {})
 
     def too_late(self, what: str) -> None:
         """Say that a request came while no training runs."""
