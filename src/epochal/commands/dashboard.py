@@ -45,9 +45,9 @@ def need_packages() -> None:
 
 def open_browser(dashboard: "Dashboard") -> None:
     """Open the page in the browser through a private file: everybody can see what programs are started with."""
-    from epochal.dashboard.token_file import secret_file, write_private
+    from epochal.dashboard.private_files import private_file, write_private
 
-    file = secret_file(dashboard.folder).with_suffix(".html")
+    file = private_file(dashboard.folder, ".html")
     address = escape(dashboard.invitation, quote=True)
     try:
         write_private(file, f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">')

@@ -1,16 +1,21 @@
 """The list of runs: each is read again only when its file has changed, and a page asks only for what is new."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple
 
-from epochal.dashboard.overview import OVER, read_head, run_row, unreadable_row
+from epochal.dashboard.listing_memory import Remembered, recall, remember
+from epochal.dashboard.overview import BRIEFLY, OVER, read_head, run_row, unreadable_row
 from epochal.dashboard.plain import as_json
 from epochal.dashboard.served import TROUBLE, Served, reading, signature
 from epochal.runs.stored import StoredRun, state_of
 
 OFTEN = 0.4  # seconds between looks at the folder, and at runs that train
-SELDOM = 2.0  # seconds between looks at runs that are over
+SELDOM = 0.8  # seconds between looks at runs that are over
+THREADS = 4  # that read at the same time, where it is more than
+FEW = 16  # runs
 
 
 class Entry(NamedTuple):
@@ -29,12 +34,13 @@ class Entry(NamedTuple):
 
 
 class Listing:
-    """The runs of a served folder; ``version`` grows with each change of any."""
+    """The runs of a served folder; ``version`` grows with each change of any. ``memory``: see ``remember``."""
 
-    def __init__(self, served: Served) -> None:
-        self.served = served
+    def __init__(self, served: Served, memory: Path | None = None) -> None:
+        self.served, self.memory = served, memory
         self.begun = self.version = int(time() * 1000)  # so that no version of an earlier server means anything here
-        self.entries: dict[str, Entry] = {}
+        told = [] if memory is None else recall(memory)
+        self.entries = {one.id: Entry(one.text, one.state, self.version, one.signature, None) for one in told}
         self.gone: dict[str, int] = {}
         self.lock = threading.Lock()
         self.due = self.all_due = 0.0
@@ -52,6 +58,15 @@ class Listing:
                 self.all_due = monotonic() + SELDOM if every else self.all_due
             return self.version
 
+    def remember(self) -> None:
+        """Write down what is said of the runs that are over, for who starts again."""
+        if self.memory is not None:
+            with self.lock:
+                over = [
+                    (one, entry) for one, entry in self.entries.items() if entry.session is None and entry.signature
+                ]
+            remember(self.memory, [Remembered(one, entry.text, entry.state, entry.signature) for one, entry in over])
+
     def look(self, *, every: bool) -> bool:
         """Read what has changed; ``every``: also of runs that are over. Say whether something had."""
         found, version = self.served.look(), self.version + 1
@@ -59,29 +74,40 @@ class Listing:
         for one in gone:
             del self.entries[one]
             self.gone[one] = version
-        changed = bool(gone)
+        due: dict[str, tuple[StoredRun, tuple[int, ...]]] = {}
         for one, path in found.items():
             before = self.entries.get(one)
             if before is not None and not every and before.session is None:
                 continue
             run = StoredRun(path)
             now = signature(run.file)
-            if now is None or (before is not None and before.signature == now and before.holds):
-                continue
-            entry = self.entry(one, run, now, version)
-            if before is not None and before.text == entry.text:
-                entry = entry._replace(version=before.version)
-            self.entries[one] = entry
-            self.gone.pop(one, None)
-            changed = changed or entry.version == version
-        return changed
+            if now is not None and (before is None or before.signature != now or not before.holds):
+                due[one] = run, now
+        fresh = [one for one, entry in self.read(due, version) if self.take(one, entry)]
+        return bool(gone or fresh)
+
+    def read(self, due: dict[str, tuple[StoredRun, tuple[int, ...]]], version: int) -> list[tuple[str, Entry]]:
+        """Read runs, many of them on several threads: SQLite lets others work while it does."""
+        if len(due) < FEW:
+            return [(one, self.entry(one, *told, version)) for one, told in due.items()]
+        with ThreadPoolExecutor(THREADS) as threads:
+            begun = [(one, threads.submit(self.entry, one, *told, version)) for one, told in due.items()]
+            return [(one, entry.result()) for one, entry in begun]
+
+    def take(self, one: str, entry: Entry) -> bool:
+        """Take what was read of a run, and say whether it says something new."""
+        before = self.entries.get(one)
+        same = before is not None and before.text == entry.text
+        self.entries[one] = entry._replace(version=before.version) if before is not None and same else entry
+        self.gone.pop(one, None)
+        return not same
 
     def entry(self, id: str, run: StoredRun, now: tuple[int, ...], version: int) -> Entry:  # noqa: A002
         """Read a run for the list; what is wrong with it is said there, and the others are not touched by that."""
         session: dict[str, Any] | None = None
         try:
             with reading(run) as connection:
-                head = read_head(connection)
+                head = read_head(connection, BRIEFLY)
                 row = run_row(connection, head)
             if row["state"] not in OVER or head.session is None:
                 session = head.session

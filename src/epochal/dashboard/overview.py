@@ -16,6 +16,8 @@ from epochal.runs.stored import decoded, state_of
 SPARK = 60  # values of a curve in the list
 BESTS = 40  # curves whose best values stand in the list
 OVER = ("finished", "stopped", "failed", "interrupted", "preempted", "crashed")
+NEWEST_SESSION = "FROM sessions ORDER BY id DESC LIMIT 1"
+BRIEFLY = "started, beat, ended, state, pid, host, process, about"  # columns that the list needs
 NEWEST = """SELECT s.id AS series, s.name AS metric, s.scope, n.step, n.epoch, n.time, n.value, n.low, n.low_step,
     n.high, n.high_step, n.count FROM series s JOIN newest n ON n.series = s.id"""
 
@@ -43,11 +45,11 @@ class Head(NamedTuple):
         return latest(self.newest)["epoch"]
 
 
-def read_head(connection: sqlite3.Connection) -> Head:
+def read_head(connection: sqlite3.Connection, columns: str = "*") -> Head:
     """Read what every view of a run begins with."""
-    sessions = rows(connection, "SELECT * FROM sessions ORDER BY id DESC LIMIT 1")
+    sessions = rows(connection, f"SELECT {columns}, (SELECT min(started) FROM sessions) AS began {NEWEST_SESSION}")
     session = {key: decoded(key, value) for key, value in sessions[0].items()} if sessions else None
-    began = connection.execute("SELECT min(started) FROM sessions").fetchone()[0]
+    began = session.pop("began") if session is not None else None
     found = {row["series"]: row for row in rows(connection, NEWEST)}
     named = curves([(row["series"], row["metric"], row["scope"]) for row in found.values()])
     return Head(session, began, {name: found[series] for name, series in named.items()})

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 MARKUP = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # stand inside strings only, where this means the same
 
+ENCODE = json.JSONEncoder(allow_nan=False, default=str, separators=(",", ":")).encode
+
 
 class Refused(Exception):
     """What was asked for is refused, with a status of HTTP and in words for a person."""
@@ -38,7 +40,10 @@ def as_json(value: Any) -> str:
     >>> as_json({"<b>": float("nan")})
     '{"\\u003cb\\u003e":null}'
     """
-    text = json.dumps(plain(value), allow_nan=False, default=str, separators=(",", ":"))
+    try:
+        text = ENCODE(value)
+    except ValueError:  # NaN or an infinity
+        text = ENCODE(plain(value))
     for character, escaped in MARKUP.items():
         text = text.replace(character, escaped)
     return text

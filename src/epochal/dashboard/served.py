@@ -5,19 +5,20 @@ import sqlite3
 import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import NamedTuple
 
 from epochal.core.errors import EpochalError
 from epochal.runs.catalog import DEEPEST
-from epochal.runs.schema import FILE, StoreError
+from epochal.runs.schema import FILE, StoreError, check
 from epochal.runs.stored import StoredRun
 
 BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite opens together with a file
 LONGEST = 20.0  # seconds that reading a run may take: a file from elsewhere may hold views that never end
 TROUBLE = (EpochalError, sqlite3.Error, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+WITH_LOG = b"\2\2"  # how files with a write-ahead log say so; peer: SQLite's file format, 1.3.3
 FRESH = 2 * 10**9  # nanoseconds during which a folder may change again without a newer time
 
 
@@ -110,18 +111,44 @@ def reading(run: StoredRun, limit: float = LONGEST) -> Generator[sqlite3.Connect
     """Give a connection for reading a run for so many seconds; StoreError where that cannot be, or must not."""
     refuse_links(run.file)
     until = monotonic() + limit
-    with run.reading() as connection:
+    with closing(open_at_rest(run.file)) if is_at_rest(run.file) else run.reading() as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.set_progress_handler(lambda: monotonic() > until, 10_000)
         yield connection
 
 
+def is_at_rest(file: Path) -> bool:
+    """Say whether nobody has a file open to write: its log is gone then, where it has one when it is written."""
+    if os.path.lexists(f"{file}-wal"):
+        return False
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(20)
+    except OSError:
+        return False
+    return head[18:20] == WITH_LOG
+
+
+def open_at_rest(file: Path) -> sqlite3.Connection:
+    """Open a file that is at rest, without the locks and files beside it that are needed otherwise: ten times faster.
+
+    Should its training begin at this moment, the file's signature has changed at the next look.
+    """
+    try:
+        connection = sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True, isolation_level=None)
+        check(connection, file)
+    except sqlite3.Error as error:
+        raise StoreError(f"{file} cannot be read: {error}") from error
+    return connection
+
+
 def refuse_links(file: Path) -> None:
     """Raise StoreError if a file, one that SQLite opens with it, or a folder on the way, is a symbolic link."""
-    if file.parent.resolve() != file.parent:
-        raise StoreError(f"{file.parent} is reached through a symbolic link: those are not followed")
+    folder = str(file.parent)
+    if os.path.realpath(folder) != folder:
+        raise StoreError(f"{folder} is reached through a symbolic link: those are not followed")
     for ending in BESIDE:
-        if file.with_name(f"{file.name}{ending}").is_symlink():
+        if os.path.islink(f"{file}{ending}"):
             raise StoreError(f"{file.name}{ending} is a symbolic link: those are not followed")
 
 

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,7 @@ from epochal.dashboard.api import Api
 from epochal.dashboard.auth import HEAD, Access, Guard
 from epochal.dashboard.listing import Listing
 from epochal.dashboard.plain import Refused
+from epochal.dashboard.private_files import private_file
 from epochal.dashboard.protocol import PatientProtocol
 from epochal.dashboard.served import Served
 from epochal.dashboard.static_files import Page
@@ -129,7 +131,7 @@ class Dashboard:
             secure=self.secure,
             read_only=read_only,
         )
-        self.streams = Streams(Listing(Served(folder)))
+        self.streams = Streams(Listing(Served(folder), private_file(folder, ".list")))
         page = Page(static) if static is not None else Page()
         self.server = Stopping(self.config(self.app(page)), self.streams)
 
@@ -167,10 +169,17 @@ class Dashboard:
 
     def serve(self) -> None:
         """Serve until Ctrl-C or ``stop``."""
+        Thread(target=self.read_ahead, daemon=True).start()
         try:
             self.server.run(sockets=[self.socket])
         finally:
             self.socket.close()
+            self.streams.listing.remember()
+
+    def read_ahead(self) -> None:
+        """Read the list before somebody asks: many runs take a while, the first time."""
+        self.streams.listing.refresh()
+        self.streams.listing.remember()
 
     def stop(self) -> None:
         """End ``serve`` soon; from any thread."""
