@@ -120,9 +120,9 @@ def test_a_rollback_begins_another_attempt_also_inside_an_epoch(inside, tmp_path
 
 FORKS = """
 import os, sys, time
-from tests.runs.test_recorder import train
+from tests.runs.light import light_run, train
 
-def body(run, epoch, batch):
+def body(run):
     if run.step != 4:
         return
     while run.recorder.writer.file.connection is None:
@@ -133,7 +133,7 @@ def body(run, epoch, batch):
         return  # and ends its own copy of the training, with the interpreter
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
 
-train(sys.argv[1], body=body)
+train(light_run(sys.argv[1]), 8, body=body)
 """
 
 
@@ -145,7 +145,7 @@ def test_nothing_of_a_forked_process_comes_into_the_file_and_it_ends(tmp_path):
     stored = epochal.runs.open(tmp_path)["a"]
     assert "of the child" not in stored.metrics()
     assert (stored.state, len(stored.sessions)) == ("finished", 1)
-    assert stored.metric("train/loss").step.tolist() == list(range(1, 9))
+    assert list(stored.points("loss").steps) == list(range(1, 9))
 
 
 def in_child(run, place):

@@ -55,6 +55,8 @@ class StoredRun:
         connection = open_to_read(self.file)
         try:
             yield connection
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.file} cannot be read: {error}") from error
         finally:
             connection.close()
 
