@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from epochal.callbacks.loss_spike import LossSpike
     from epochal.callbacks.memory_snapshot import MemorySnapshot
     from epochal.callbacks.model_summary import ModelSummary
+    from epochal.callbacks.notifier import Notifier
     from epochal.callbacks.prediction_plots import PredictionPlots
     from epochal.callbacks.profile import Profile
     from epochal.callbacks.progress import Progress
@@ -80,6 +81,7 @@ _HOMES = {
     "MetricNotFound": "core.errors",
     "ModelSummary": "callbacks.model_summary",
     "NonFinite": "conditions.level",
+    "Notifier": "callbacks.notifier",
     "Plateau": "conditions.plateau",
     "PredictionPlots": "callbacks.prediction_plots",
     "Preempted": "core.errors",
@@ -136,6 +138,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "MetricNotFound",
     "ModelSummary",
     "NonFinite",
+    "Notifier",
     "Plateau",
     "PredictionPlots",
     "Preempted",

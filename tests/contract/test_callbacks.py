@@ -20,6 +20,7 @@ from epochal import (
     MemorySnapshot,
     ModelSummary,
     NonFinite,
+    Notifier,
     Plateau,
     PredictionPlots,
     Profile,
@@ -100,6 +101,10 @@ EXAMPLES = {
     ],
     MemorySnapshot: [MemorySnapshot, lambda: MemorySnapshot(largest=3, history=0)],
     ModelSummary: [ModelSummary, lambda: ModelSummary(input_size=(2, 3), depth=2)],
+    Notifier: [
+        lambda: Notifier(command=["true"]),
+        lambda: Notifier("http://127.0.0.1:9/", on=["failure"], timeout=0.5),
+    ],
     PredictionPlots: [PredictionPlots, lambda: PredictionPlots(Best("fitness"), worst=3, keep_last=2)],
     Profile: [lambda: Profile(wait=1000, record_shapes=True)],
     SaveOnException: [SaveOnException, lambda: SaveOnException(ValueError, keep_last=2)],

@@ -44,8 +44,7 @@ class Steps(Callback):
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _without_long_pauses(monkeypatch):
     monkeypatch.setattr("epochal.commands.sync.PAUSE", 0.05)
 
 

@@ -95,8 +95,7 @@ def scalars(folder, tag):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_the_store_hands_over_what_a_live_logger_is_handed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_store_hands_over_what_a_live_logger_is_handed():
     live, stored = Live(), Stored()
     run = train([live, stored])
     assert plain(stored.records) == plain(live.records)
@@ -106,16 +105,14 @@ def test_the_store_hands_over_what_a_live_logger_is_handed(tmp_path, monkeypatch
     assert not [one for one in threading.enumerate() if one.name.startswith("epochal ")]
 
 
-def test_without_a_store_it_works_live(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_without_a_store_it_works_live():
     live, stored = Live(), Stored()
     train([live, stored], store=False)
     assert plain(stored.records) == plain(live.records)
     assert not stored.abouts[0].stored
 
 
-def test_what_a_destination_lacks_at_the_end_waits_and_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_a_destination_lacks_at_the_end_waits_and_is_named():
     stored = Stored(flush_limit=30.0)
     stored.down = True
     begun = time.monotonic()
@@ -127,8 +124,7 @@ def test_what_a_destination_lacks_at_the_end_waits_and_is_named(tmp_path, monkey
     assert stored.ends == []
 
 
-def test_a_destination_that_comes_back_gets_everything_once_and_in_order(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_destination_that_comes_back_gets_everything_once_and_in_order():
     live, stored = Live(), Stored()
     stored.down = True
     gone = threading.Event()
@@ -145,8 +141,7 @@ def test_a_destination_that_comes_back_gets_everything_once_and_in_order(tmp_pat
     assert "then all records were written" in run.past[-1].notes[0]
 
 
-def test_a_batch_of_the_feed_never_tears_a_log_call_apart(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_batch_of_the_feed_never_tears_a_log_call_apart():
     stored = Stored()
     run = train([stored], epochs=3, batches=20)
     feed, cursor, records, reads = Feed(file_of(run.dir)), Cursor("kept again"), [], 0
@@ -158,8 +153,7 @@ def test_a_batch_of_the_feed_never_tears_a_log_call_apart(tmp_path, monkeypatch)
     assert feed.waiting(Cursor("kept again")) == sum(len(one.values) for one in records if one.kind != "params")
 
 
-def test_a_resumed_run_goes_on_and_what_was_not_delivered_of_repeated_steps_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_resumed_run_goes_on_and_what_was_not_delivered_of_repeated_steps_is_left_out():
     first, stored = Stored(), Stored()
     first.down = True
 
@@ -178,8 +172,7 @@ def test_a_resumed_run_goes_on_and_what_was_not_delivered_of_repeated_steps_is_l
     assert stored.ends == ["completed"]
 
 
-def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_tensorboard_shows_each_step_of_a_resumed_run_once():
     from epochal import Checkpoint, Every
 
     def count(run):
@@ -200,8 +193,7 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path, monkeypatch
     assert len(list(Path("runs/a/tensorboard").iterdir())) == 1
 
 
-def test_what_was_written_and_could_not_be_noted_is_taken_back(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_was_written_and_could_not_be_noted_is_taken_back():
     run = train([TensorBoardLogger()])
     file, (cursor,) = file_of(run.dir), all_cursors(file_of(run.dir))
     whole = Path(cursor.told["file"]).read_bytes()
@@ -233,8 +225,7 @@ def half_of(file, cursor, counts):
     return middle
 
 
-def test_a_deleted_folder_of_tensorboard_is_written_again_from_the_store(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_deleted_folder_of_tensorboard_is_written_again_from_the_store():
     folder = Path("runs/a/tensorboard")
 
     def delete(run):
@@ -252,8 +243,7 @@ def test_a_deleted_folder_of_tensorboard_is_written_again_from_the_store(tmp_pat
     assert [step for step, _ in scalars(folder, "alone")] == list(range(10))
 
 
-def test_images_come_from_the_store(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_images_come_from_the_store():
     from io import BytesIO
 
     from PIL import Image
@@ -268,8 +258,7 @@ def test_images_come_from_the_store(tmp_path, monkeypatch):
     assert (numpy.asarray(Image.open(BytesIO(shown.encoded_image_string))) == gray).all()
 
 
-def test_a_cursor_of_a_destination_that_serves_now_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_cursor_of_a_destination_that_serves_now_is_left_alone():
     run = train([TensorBoardLogger()])
     file = file_of(run.dir)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -287,8 +276,7 @@ def test_a_cursor_of_a_destination_that_serves_now_is_left_alone(tmp_path, monke
     assert sync(run.dir)[0].points == 0
 
 
-def test_a_run_without_such_a_logger_asks_where_to(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_run_without_such_a_logger_asks_where_to():
     run = train([])
     with pytest.raises(EpochalError, match="--to mlflow"):
         sync(run.dir)
@@ -298,8 +286,7 @@ def test_a_run_without_such_a_logger_asks_where_to(tmp_path, monkeypatch):
     assert sync(run.dir)[0].points == 0, "it goes on there from now on"
 
 
-def test_a_broken_cursor_is_one_at_the_beginning(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_broken_cursor_is_one_at_the_beginning():
     run = train([])
     connection = open_to_tell(file_of(run.dir))
     connection.execute("INSERT INTO cursors VALUES ('tensorboard x', 'no JSON', 0)")
@@ -322,8 +309,7 @@ with Loop(model=torch.nn.Linear(1, 1), callbacks=[TensorBoardLogger()], dir="run
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_after_kill_9_sync_brings_every_stored_point_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_after_kill_9_sync_brings_every_stored_point_once():
     training = subprocess.Popen(
         [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )  # fmt: skip

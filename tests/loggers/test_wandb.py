@@ -20,8 +20,7 @@ EPOCHS = [{"val/loss": 2.0}, {"val/loss": 1.0}]
 
 
 @pytest.fixture(autouse=True)
-def _nobody_is_logged_in(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def _nobody_is_logged_in(monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "is_logged_in", lambda _: False)

@@ -81,8 +81,8 @@ class MLflowLogger(Logger):
         remote = uri or configured_uri()
         if flush_limit is None:
             flush_limit = 20.0 if remote is not None and remote.startswith("http") else 60.0
-        if name is None and uri is not None and without_password(uri) != uri:
-            name = f"MLflowLogger({without_password(uri)})"  # names are shown and kept
+        if uri is not None:  # names are shown and kept
+            object.__setattr__(self, "_first_argument", without_password(uri))
         super().__init__(keep_native=keep_native, flush_limit=flush_limit, name=name)
         if find_spec("mlflow") is None:
             raise MissingExtra("mlflow", "mlflow", "MLflowLogger")
