@@ -55,11 +55,14 @@ clean:
 	rm -rf $(VENV) $(VENV)-oldest build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# What the package is built from: when it changes, the environment is made up to date, and the page with it.
+BUILT_FROM := pyproject.toml constraints.txt hatch_build.py $(shell find src/epochal/dashboard/page -type f)
+
 # One environment; the demo's packages are a part of the developers'.
-$(VENV)/.demo: pyproject.toml constraints.txt
+$(VENV)/.demo: $(BUILT_FROM)
 	tools/install "$(PYTHON)" $(VENV) demo
 
-$(VENV)/.dev: pyproject.toml constraints.txt
+$(VENV)/.dev: $(BUILT_FROM)
 	tools/install "$(PYTHON)" $(VENV) dev
 	@touch $(VENV)/.demo
 
