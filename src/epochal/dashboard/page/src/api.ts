@@ -58,8 +58,8 @@ export const api = {
     (await get<{ lines: ConsoleLine[] }>(`${run(id)}/console`, { after })).lines,
   media: async (id: string, kind: string) => (await get<{ media: Medium[] }>(`${run(id)}/media`, { kind })).media,
   medium: (id: string, number: number) => `${run(id)}/media/${number}`,
-  histogram: (id: string, number: number) => get<unknown>(`${run(id)}/media/${number}`),
-  csv: (id: string, names: string[]) => `${run(id)}/export.csv?${new URLSearchParams({ names: names.join(",") })}`,
+  medium_json: (id: string, number: number) => get<unknown>(`${run(id)}/media/${number}`),
+  csv: (id: string, names: string[]) => `${run(id)}/export.csv?${new URLSearchParams(names.map((name) => ["names", name]))}`,
   command: (id: string, key: string, name: string, args: Record<string, unknown>) =>
     post<{ id: string }>(`${run(id)}/commands`, { id: key, name, arguments: args }),
   note: (id: string, text: string) => post<unknown>(`${run(id)}/notes`, { text }),

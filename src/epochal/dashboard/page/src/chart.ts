@@ -69,6 +69,7 @@ export class Chart {
     });
     this.element = h("article", { class: "chart", "aria-label": title }, this.head(), this.body, this.note, this.foot());
     this.body.addEventListener("keydown", (event) => this.key(event));
+    this.tell();
   }
 
   private head(): HTMLElement {
@@ -85,7 +86,7 @@ export class Chart {
     const values = this.traces.map(({ source, value }, at) =>
       h("span", { class: source.quiet ? "value quiet" : "value" }, h("i", { class: `swatch c${source.colour % 8}` }),
         this.traces.length > 1 ? h("span", { class: "label", title: source.label }, source.label) : null, value,
-        at === 0 && this.traces.length < 4 ? this.best : null),
+        at === 0 && !this.compared ? this.best : null),
     );
     return h("footer", {}, ...values, this.where);
   }

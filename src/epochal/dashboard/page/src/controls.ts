@@ -7,12 +7,6 @@ import { whole } from "./format.js";
 import type { Argument, AuditRow, Offer, State } from "./types.js";
 import { toast } from "./toast.js";
 
-const OVER: State[] = ["finished", "stopped", "failed", "interrupted", "preempted", "crashed"];
-
-export function isOver(state: State): boolean {
-  return OVER.includes(state);
-}
-
 export class Controls {
   readonly element = h("section", { class: "controls", "aria-label": "Control" });
   private readonly buttons = h("div", { class: "buttons", role: "toolbar", "aria-label": "Steer the training" });
@@ -132,10 +126,10 @@ class Field {
     } else {
       this.input = h("input", {
         type: type === "text" ? "text" : "number", step: type === "integer" ? 1 : "any", autocomplete: "off",
-        min: minimum, max: maximum, required: required === true, value: start === undefined || start === null ? "" : String(start),
+        ...(type === "text" ? { maxlength: maximum } : { min: minimum, max: maximum }), required: required === true, value: start === undefined || start === null ? "" : String(start),
       });
     }
-    const bounds = [minimum != null ? `from ${minimum}` : "", maximum != null ? `to ${maximum}` : ""].filter(Boolean).join(" ");
+    const bounds = type === "text" ? "" : [minimum != null ? `from ${minimum}` : "", maximum != null ? `to ${maximum}` : ""].filter(Boolean).join(" ");
     const hint = [bounds, required ? "" : "may be left empty"].filter(Boolean).join("; ");
     this.element = h("label", { class: "field" }, h("span", {}, argument.name.replaceAll("_", " ")), this.input,
       hint && type !== "choice" ? h("small", {}, hint) : null, this.wrong);

@@ -6,15 +6,16 @@ import { ChartGrid } from "./chart_grid.js";
 import { chartTools, type ChartTools } from "./chart_tools.js";
 import { bestOf } from "./chart.js";
 import { ConsoleView } from "./console_view.js";
-import { Controls, isOver } from "./controls.js";
+import { Controls } from "./controls.js";
 import { h, say } from "./dom.js";
 import { failed, type View } from "./view.js";
 import { duration, moment, number, whole } from "./format.js";
-import { Images } from "./images.js";
 import { viewKeys } from "./keys.js";
 import { layerBars } from "./layers.js";
+import { MediaView } from "./media_view.js";
 import { Notes } from "./notes.js";
 import { roomOf, runPlans, timeline, type Room } from "./plans.js";
+import { isOver } from "./states.js";
 import { Settings } from "./settings.js";
 import { statePill } from "./state_pill.js";
 import { listen, throttled } from "./stream.js";
@@ -41,7 +42,7 @@ export class RunView implements View {
   private readonly line: Timeline = { started: 0, epochs: [] };
   private tabs!: Tabs;
   private run: Run | null = null;
-  private images: Images | null = null;
+  private media: MediaView | null = null;
   private text: ConsoleView | null = null;
   private audit: AuditRow[] = [];
   private seen: Pick<Pulse, "events" | "audit"> = { events: null, audit: null };
@@ -87,7 +88,7 @@ export class RunView implements View {
     const about = (): HTMLElement => h("div", { class: "columns" }, this.notes.element, h("section", {}, h("h2", {}, "Parameters"), lists.params), h("section", {}, h("h2", {}, "Environment"), lists.about));
     this.tabs = new Tabs([
       { name: "charts", label: "Charts", make: () => h("div", {}, this.finals, this.charts("charts", "Nothing was logged yet. Charts appear with the first run.log.")) },
-      { name: "images", label: "Images", make: () => (this.images = new Images(this.id)).element },
+      { name: "media", label: "Media", make: () => (this.media = new MediaView(this.id)).element },
       { name: "layers", label: "Layers", make: () => h("div", {}, this.bars, this.charts("layers", "No layers are watched. GradientMonitor and ActivationMonitor do that.")) },
       { name: "system", label: "System", make: () => this.charts("system", "The machine is not watched. SystemStats does that.") },
       { name: "checkpoints", label: "Checkpoints", make: () => lists.checkpoints },
@@ -216,7 +217,7 @@ export class RunView implements View {
     }
     this.tellNewest(pulse, run.curves);
     this.text?.refresh();
-    this.images?.refresh();
+    this.media?.refresh();
   }
 
   private tellNewest(pulse: Pulse, heads: CurveHead[]): void {

@@ -1,8 +1,8 @@
 /** What the list of runs shows of each, and how it is sorted and filtered. */
 
 import { ago, duration, moment, number, whole } from "./format.js";
-import { isOver } from "./controls.js";
 import { h } from "./dom.js";
+import { isOver } from "./states.js";
 import { sparkline } from "./sparkline.js";
 import { statePill } from "./state_pill.js";
 import type { Extremes, RunRow } from "./types.js";

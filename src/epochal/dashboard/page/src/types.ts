@@ -180,6 +180,13 @@ export interface Box {
   label: string;
   score: number | null;
   true: boolean;
+  mask?: Mask;
+}
+
+/** Lengths of runs, row by row, off first; size is [height, width]. */
+export interface Mask {
+  size: [number, number];
+  counts: number[];
 }
 
 export interface Medium {

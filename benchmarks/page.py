@@ -1,0 +1,69 @@
+"""The live page's frames a second: ``python -m benchmarks.page``, with Chromium, which draws without a window.
+
+Two measures of twenty charts. The hardest case: each has 2,000 ranges and is drawn anew in every frame. The real one:
+the page itself, over a real server, while a training logs twenty curves in each batch, 150 times a second.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hatch_build
+from tests.dashboard.browser import a_browser, a_page, served, training
+
+SECONDS = 5
+WANTED = 50.0  # frames a second
+HARNESS = Path(__file__).with_name("page_frames.ts")
+STYLE = "body{display:grid;grid-template-columns:repeat(4,380px);gap:10px}"
+COUNT = """async seconds => {
+    let frames = 0; const begin = performance.now();
+    while (performance.now() - begin < seconds * 1000) { await new Promise(requestAnimationFrame); frames += 1; }
+    return frames * 1000 / (performance.now() - begin); }"""
+
+
+def harness(folder: Path) -> str:
+    """Bundle the hardest case with the page's own drawing."""
+    modules, script = hatch_build.install(), folder / "frames.js"
+    bundled = ("--bundle", "--format=iife", f"--outfile={script}", "--log-level=warning")
+    esbuild = str(modules / "esbuild" / "bin" / "esbuild")
+    hatch_build.call("node", esbuild, str(HARNESS), *bundled, modules=modules)
+    return script.read_text(encoding="utf-8")
+
+
+def hardest(browser: Any, script: str) -> dict[str, float]:
+    """Twenty charts, all drawn in every frame."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1150})
+    page.set_content(f"<style>{STYLE}</style>")
+    page.add_script_tag(content=script)
+    found: dict[str, float] = page.evaluate(f"measure({SECONDS})")
+    page.close()
+    return found
+
+
+def real(browser: Any, folder: Path) -> tuple[float, int]:
+    """The page while a training logs; frames a second, and how many charts were drawn."""
+    arguments = ("--curves", "20", "--epochs", "1000", "--batches", "400", "--pause", "0.005")
+    size = {"width": 1600, "height": 2400}
+    with served(folder) as link, training(folder, "twenty", *arguments), a_page(browser, link, viewport=size) as page:
+        page.get_by_role("link", name="twenty", exact=True).click(timeout=90_000)
+        page.get_by_role("searchbox", name="Filter charts").fill("curve/")
+        page.locator("article:visible canvas").nth(19).wait_for()
+        page.wait_for_timeout(2000)
+        return page.evaluate(COUNT, SECONDS), page.locator("article:visible canvas").count()
+
+
+def main() -> int:
+    """Measure both, and say whether they are what is wanted."""
+    with tempfile.TemporaryDirectory() as place, a_browser() as browser:
+        hard = hardest(browser, harness(Path(place)))
+        frames, charts = real(browser, Path(place) / "runs")
+    told = f"{hard['frames']:5.1f} frames/s, {hard['drawing']:.1f} ms of script each"
+    print(f"20 charts of 2,000 ranges, each drawn in every frame   {told}")
+    print(f"the page over a training that logs {charts} curves           {frames:5.1f} frames/s")
+    print(f"wanted: {WANTED:g} frames/s of 20 live charts")
+    return 0 if frames >= WANTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What the page reckons, run by Node: smoothing, terminals, axes, sorting; without a browser."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hatch_build import PAGE, WORK, PageError, command
+from tools.house import ROOT
+
+ESBUILD = WORK / "node_modules" / "esbuild" / "bin" / "esbuild"
+
+
+@pytest.fixture(scope="module")
+def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function that evaluates an expression over the page's modules."""
+    if not ESBUILD.is_file():
+        pytest.skip("the page was not built here (python hatch_build.py)")
+    try:
+        node = command("node")
+    except PageError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("logic")
+    names = ("columns", "ansi", "axis", "format", "runs_columns")
+    text = "".join(f'export * as {name} from "{(PAGE / "src" / name).as_posix()}.ts";\n' for name in names)
+    (folder / "all.ts").write_text(text)
+    bundled = ["--bundle", "--format=esm", f"--outfile={folder / 'all.mjs'}", "--log-level=error"]
+    subprocess.run([*node, str(ESBUILD), str(folder / "all.ts"), *bundled], check=True, timeout=60, cwd=ROOT)
+
+    def run(expression: str, **given: Any) -> Any:
+        script = folder / "run.mjs"
+        script.write_text(
+            f"import * as page from './all.mjs';\nconst {{{', '.join(given)}}} = {json.dumps(given)};\n"
+            f"console.log(JSON.stringify((() => {{ {expression} }})()));\n"
+        )
+        done = subprocess.run([*node, str(script)], check=True, capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_smoothing_is_the_weighted_mean_of_all_that_was(evaluate):
+    values, s = [4.0, None, 2.0, 8.0, -1.0], 0.7
+    known = [value for value in values if value is not None]
+    expected = []
+    for count in range(1, len(known) + 1):
+        weights = [s ** (count - 1 - at) for at in range(count)]
+        expected.append(sum(w * v for w, v in zip(weights, known[:count], strict=True)) / sum(weights))
+    found = evaluate("return page.columns.smooth(values, s)", values=values, s=s)
+    assert found[1] is None
+    assert [one for one in found if one is not None] == pytest.approx(expected)
+    assert found[0] == 4.0  # no bias towards zero at the beginning
+
+
+def terminal(evaluate: Any, *texts: str) -> list[str]:
+    """What a terminal shows in the end."""
+    return evaluate(
+        "const t = new page.ansi.Terminal(); for (const text of texts) t.write(text);"
+        "return t.lines.map((_, at) => t.runs(at).map((run) => run.text).join(''))",
+        texts=list(texts),
+    )
+
+
+def test_a_progress_bar_stays_on_its_line(evaluate):
+    assert terminal(evaluate, "start\n", "10%\r50%\r100% done\r100%\n", "end") == ["start", "100% done", "end"]
+    assert terminal(evaluate, "loading\r\x1b[Kok\n") == ["ok", ""]
+
+
+def test_nested_bars_go_up_and_down(evaluate):
+    assert terminal(evaluate, "a 1\nb 1\n\x1b[2Aa 2\n\x1b[1Bend") == ["a 2", "b 1", "end"]
+
+
+def test_a_sequence_that_is_cut_in_two_is_still_one(evaluate):
+    assert terminal(evaluate, "x\x1b[3", "2my\x1b]0;title\x07z") == ["xyz"]
+
+
+def test_colours_are_looks_and_no_text(evaluate):
+    runs = evaluate(
+        "const t = new page.ansi.Terminal(); t.write(text); return t.runs(0)",
+        text="\x1b[1;31mred\x1b[0m \x1b[38;5;196mx\x1b[38;2;1;2;3my",
+    )
+    assert [(run["text"], run["look"]["colour"], run["look"]["bold"]) for run in runs] == [
+        ("red", "c1", True), (" ", None, False), ("x", "#ff0000", False), ("y", "#010203", False),
+    ]  # fmt: skip
+
+
+def test_a_terminal_keeps_the_newest_lines(evaluate):
+    count, first = evaluate(
+        "const t = new page.ansi.Terminal(100); t.write(Array.from({length: 1000}, (_, at) => `${at}\\n`).join(''));"
+        "return [t.lines.length, t.runs(0)[0].text]"
+    )
+    assert (count, first) == (100, "901")
+
+
+def test_the_middle_of_the_fourth_epoch_is_3_5(evaluate):
+    epochs = [
+        {"epoch": at, "first_step": at * 10, "last_step": at * 10 + 10, "started": 0, "ended": 0} for at in range(4)
+    ]
+    points = {"step": [1, 10, 35, 45], "time": [0, 0, 0, 0], "low": [0] * 4, "high": [0] * 4}
+    found = evaluate("return page.axis.along(points, 'epoch', {started: 0, epochs})", points=points, epochs=epochs)
+    assert found == pytest.approx([0.1, 1.0, 3.5, 4.5])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.000123456, "1.23e-4"), (1234567, "1,234,567"), (0.98765432, "0.9877"), (None, "–"), (0, "0"), (1e-9, "1e-9")],
+)
+def test_numbers_are_short(evaluate, value, shown):
+    assert evaluate("return page.format.number(value)", value=value) == shown
+
+
+def test_runs_without_a_value_are_last_in_both_orders(evaluate):
+    runs = [{"name": str(at), "best_fitness": value} for at, value in enumerate([0.5, None, 0.9])]
+    for down, order in ((True, ["2", "0", "1"]), (False, ["0", "2", "1"])):
+        found = evaluate(
+            "return page.runs_columns.sorted(runs, page.runs_columns.COLUMNS, 'fitness', down)", runs=runs, down=down
+        )
+        assert [run["name"] for run in found] == order
+
+
+def test_the_page_has_no_html_from_strings():
+    for path in sorted(Path(PAGE / "src").rglob("*.ts")):
+        text = path.read_text(encoding="utf-8")
+        for way in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "cssText",
+        ):
+            assert way not in text, f"{path.name}: {way}"
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert "<style" not in page
+    assert "style=" not in page
+    assert "<script>" not in page
