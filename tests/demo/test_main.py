@@ -63,12 +63,13 @@ def test_the_plain_loop_learns_and_everything_it_speaks_of_is_there(tmp_path, co
     assert [one.value for one in events.Scalars("val/accuracy")] == pytest.approx(accuracy, abs=1e-6)
 
     pasted = [line.strip() for line in text.partition("look at it:")[2].splitlines() if line.strip()]
-    assert len(pasted) == 3
-    verified = subprocess.run(shlex.split(pasted[0]), capture_output=True, text=True, check=False, timeout=120)
+    assert len(pasted) == 4
+    assert pasted[0].endswith("epochal dashboard runs")
+    verified = subprocess.run(shlex.split(pasted[1]), capture_output=True, text=True, check=False, timeout=120)
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.count("verified") == len({outcome.best[0], outcome.summary.epochs})
-    assert pasted[1].endswith("tensorboard --logdir runs")
-    assert pasted[2].endswith("mlflow ui --backend-store-uri sqlite:///runs/mlflow.db")
+    assert pasted[2].endswith("tensorboard --logdir runs")
+    assert pasted[3].endswith("mlflow ui --backend-store-uri sqlite:///runs/mlflow.db")
 
 
 @pytest.mark.parametrize("task", ["detect", pytest.param("segment", marks=pytest.mark.slow)])

@@ -18,6 +18,7 @@ from epochal.checkpointing.layout import FOLDER
 from epochal.demo.outcome import Outcome
 from epochal.demo.plan import Plan
 from epochal.demo.terminal_plot import Curve, plot
+from epochal.runs.schema import FILE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -141,6 +142,7 @@ def files(outcome: Outcome) -> Iterator[tuple[str, Path]]:
     """Yield what was written, by what it is; only what is really there."""
     ours = outcome.summary.dir or outcome.folder
     listed = {
+        "all of it": ours / FILE,
         "checkpoints": ours / FOLDER,
         "metrics": ours / "metrics.csv",
         "TensorBoard": ours / "tensorboard",
@@ -163,6 +165,8 @@ def command_lines(outcome: Outcome) -> list[str]:
     """Return the commands as text."""
     found = dict(files(outcome))
     lines: list[str] = []
+    if "all of it" in found:
+        lines.append(f"{tool('epochal')} dashboard {quoted(outcome.folder.parent)}")
     if "checkpoints" in found:
         lines.append(f"{tool('epochal')} checkpoints {quoted(found['checkpoints'].parent)} --verify")
     if "TensorBoard" in found:
