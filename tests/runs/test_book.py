@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from epochal.runs import book, tail
 from epochal.runs.stored import StoredRun
-from epochal.runs.writer import StoreWriter, Values
+from epochal.runs.writer import StoreWriter
 
 NAMES = ("a", "b", "a\ud800")  # the last cannot be written as UTF-8
 SHOWN = {"a\ud800": "a\\ud800"}
@@ -67,7 +67,7 @@ class Recording(RuleBasedStateMachine):
         for value in values:
             self.step += 1
             self.time += 0.5
-            self.writer.entries.append(Values("batch", {name: value}, self.step, 0, self.time))
+            self.writer.entries.append(("batch", {name: value}, self.step, 0, self.time))
             self.waiting.append((self.attempt, name, self.step, value))
 
     @rule()
@@ -191,7 +191,7 @@ def test_more_than_memory_may_hold_is_thinned_and_counted(tmp_path, monkeypatch)
     writer.begin_attempt(0, 0)
     for step in range(20_000):
         value = math.nan if step == 777 else 1e9 if step == 5_555 else -1e9 if step == 11_111 else step % 10
-        writer.entries.append(Values("batch", {"a": value}, step, 0, step / 2))
+        writer.entries.append(("batch", {"a": value}, step, 0, step / 2))
         if step % 500 == 0:
             assert not writer.flush()
             assert sum(one.lacking for one in writer.book.all_tails()) <= 1000

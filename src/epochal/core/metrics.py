@@ -207,16 +207,22 @@ class Metrics(Mapping[str, float]):
             entry = self.entries[name] = Entry(name)
         return entry
 
-    def log(self, values: Mapping[str, Scalar], at: Where, *, batch: bool = False, validation: bool = False) -> None:
-        """Take new values; ``batch``: they belong to one batch of an epoch or of a validation."""
-        entries = self.entries
+    def log(self, values: Mapping[str, Scalar], at: Where, *, batch: bool = False, validation: bool = False) -> bool:
+        """Take new values and say whether they are kept as they came: floats, under names that are ours.
+
+        ``batch``: they belong to one batch of an epoch or of a validation.
+        """
+        entries, plain = self.entries, True
         for name, value in values.items():
             entry = entries.get(name)
             if entry is None:
-                name = self.canonical(name)
+                name, plain = self.canonical(name), False
                 entry = entries.get(name) or self.entry(name)
             arrivals = entry.arrivals
-            raw = value if type(value) is float else scalar(value, name, arrivals is not None)
+            if type(value) is float:
+                raw = value
+            else:
+                raw, plain = scalar(value, name, arrivals is not None), False
             if arrivals is not None:
                 arrivals.append(raw)
             entry.raw = raw
@@ -234,6 +240,13 @@ class Metrics(Mapping[str, float]):
                 waiting.append(raw)
                 if len(waiting) >= FOLD_HOST and (len(waiting) >= FOLD or is_local(raw)):
                     mean.fold()
+        return plain
+
+    def kept(self, names: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return what is kept of the newest values of these metrics, under our names."""
+        known = self.entries
+        kept = {name: known[name].raw for name in names if name in known}
+        return kept if len(kept) == len(names) else {name: known[name].raw for name in map(self.canonical, names)}
 
     def begin_epoch(self) -> None:
         """Forget what belonged to the epoch before."""

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from epochal.runs import newest
@@ -97,11 +97,13 @@ class Book:
                     else:
                         tail.restart(self.attempt)
 
-    def take_values(self, scope: str, values: Mapping[str, float], *, step: int, epoch: int, time: float) -> None:
-        """Take one value of each of these series."""
+    def take_values(
+        self, scope: str, names: Iterable[str], values: Iterator[float], *, step: int, epoch: int, time: float
+    ) -> None:
+        """Take the next value of each of these series."""
         with self.lock:
             tails = self.tails.setdefault(scope, {})
-            for name, value in values.items():
+            for name, value in zip(names, values, strict=False):
                 tail = tails.get(name)
                 if tail is None:
                     tail = tails[name] = Tail(whole(name), scope, attempt=self.attempt)

@@ -33,14 +33,7 @@ SOME = 256  # of them at a time
 writers: "WeakSet[StoreWriter]" = WeakSet()  # of this process
 
 
-class Values(NamedTuple):
-    """Values of one moment; numbers or tensors, which are read on the writer's thread."""
-
-    scope: str
-    values: Mapping[str, Any]
-    step: int
-    epoch: int
-    time: float
+Values = tuple[str, Mapping[str, Any], int, int, float]  # scope, numbers or tensors by their names, step, epoch, time
 
 
 class Attempt(NamedTuple):
@@ -208,7 +201,7 @@ class StoreWriter:
             taken: list[Entry] = []
             while self.entries and (most is None or len(taken) < most):
                 taken.append(self.entries.popleft())
-            values = (entry.values.values() for entry in taken if isinstance(entry, Values))
+            values = (entry[1].values() for entry in taken if type(entry) is tuple)
             numbers = iter(self.read(list(chain.from_iterable(values))))
             for entry in taken:
                 self.take(entry, numbers)
@@ -233,14 +226,14 @@ class StoreWriter:
     def take(self, entry: Entry, numbers: Iterator[float]) -> None:
         """Take one entry."""
         book = self.book
-        if isinstance(entry, Values):
-            values = {name: next(numbers) for name in entry.values}
-            book.take_values(entry.scope, values, step=entry.step, epoch=entry.epoch, time=entry.time)
+        if type(entry) is tuple:
+            scope, values, step, epoch, at = entry
+            book.take_values(scope, values, numbers, step=step, epoch=epoch, time=at)
         elif isinstance(entry, Attempt):
             book.begin_attempt(step=entry.step, epoch=entry.epoch, time=entry.time)
         elif isinstance(entry, Answer):
             self.answers.append(entry)
-        else:
+        elif isinstance(entry, Row):
             book.add(entry)
 
     def make_media(self) -> None:
