@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import shutil
 import sqlite3
 import time
@@ -236,6 +237,7 @@ def test_a_broken_run_is_listed_with_the_reason_and_harms_no_other(serve, runs, 
                      "json": "UPDATE sessions SET about = '{'"}[spoil]  # fmt: skip
         with sqlite3.connect(file) as connection:
             connection.execute(statement)
+    os.utime(file, (1e9, 1e9))
     client = serve(runs)
     found = client.runs()
     assert found["digits"]["state"] == "finished"
@@ -243,6 +245,16 @@ def test_a_broken_run_is_listed_with_the_reason_and_harms_no_other(serve, runs, 
     assert found["broken"]["error"]
     assert client.get(f"/api/runs/{found['broken']['id']}").status in (404, 422)
     assert client.get(ONE).status == 200
+
+
+def test_a_run_in_the_making_is_not_called_broken(own, runs):
+    (runs / "new").mkdir()
+    (runs / "new" / "run.db").write_bytes(b"")
+    assert set(own.runs()) == {"digits"}
+    os.utime(runs / "new" / "run.db", (1e9, 1e9))
+    while "new" not in own.runs():
+        pass
+    assert own.runs()["new"]["state"] == "unreadable"
 
 
 def test_an_empty_or_missing_folder_has_no_runs(serve, tmp_path):

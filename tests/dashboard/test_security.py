@@ -205,6 +205,7 @@ def test_symbolic_links_out_of_the_folder_are_not_followed(serve, runs, recorded
     (runs / "linked log").mkdir()
     (runs / "linked log" / "run.db").write_bytes((runs / "digits" / "run.db").read_bytes())
     os.symlink("/etc/passwd", runs / "linked log" / "run.db-wal")
+    os.utime(runs / "linked log" / "run.db", (1e9, 1e9))
     os.symlink("/etc", runs / "digits" / "checkpoints")
     client = serve(runs)
     found = client.runs()
@@ -449,6 +450,7 @@ def test_a_store_from_elsewhere_that_never_ends_is_given_up(serve, runs, monkeyp
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(x) AS name FROM n"
     with sqlite3.connect(runs / "digits" / "run.db") as connection:
         connection.executescript(f"DROP TABLE tags; CREATE VIEW tags AS {endless};")
+    os.utime(runs / "digits" / "run.db", (1e9, 1e9))
     monkeypatch.setattr(listing, "reading", lambda run: served.reading(run, 0.3))
     client = serve(runs)
     assert client.runs()["digits"]["state"] == "unreadable"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LOOK = 0.2  # seconds between looks at the run's file
+TRIES = 15  # looks that may fail in a row
 STILL = 1.0  # seconds after which a run that writes nothing may have died
 STATUS = {"finished": 0, "stopped": 0, "failed": 1, "crashed": 3, "interrupted": 130, "preempted": 143}
 
@@ -45,16 +46,20 @@ def watch(folder: Path, console: "Console", pause: Callable[[float], None] = sle
 def moments(run: StoredRun, pause: Callable[[float], None] = sleep) -> Iterator[Seen]:
     """Yield a run each time something is new, the end last; one that has no store yet is waited for."""
     written: tuple[int, ...] | None = None
-    event, due, state = 0, 0.0, ""
+    event, due, state, failures = 0, 0.0, "", 0
     while state not in OVER:
         now = signature(run.file)
         if now is None and state:
             raise StoreError(f"{run.file} was deleted while it was watched")
         if now is not None and (now != written or monotonic() >= due):
             try:
-                seen = look(run, event)
-            except sqlite3.Error as error:
-                raise StoreError(f"{run.file} cannot be read: {error}") from error
+                seen, failures = look(run, event), 0
+            except (sqlite3.Error, StoreError) as error:  # it may be in the making at this moment
+                failures += 1
+                if failures > TRIES:
+                    raise StoreError(f"{run.file} cannot be read: {error}") from error
+                pause(LOOK)
+                continue
             if now != written or seen.head.state != state:
                 state = seen.head.state
                 event = max([event, *(one["id"] for one in seen.events)])
@@ -68,6 +73,8 @@ def look(run: StoredRun, after: int) -> Seen:
     """Read a run."""
     with reading(run) as connection:
         head = read_head(connection)
+        if head.session is None:
+            raise StoreError("no training has written into it yet")
         about = (head.session or {}).get("about", {})
         stretches = run.stretches(connection)
         found = {name: read_ranges(connection, head.newest[name]["series"], stretches, most=60) for name in shown(head)}

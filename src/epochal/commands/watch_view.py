@@ -55,7 +55,9 @@ class Live:
         width, plain = self.console.width, not self.console.encoding.startswith("utf")
         head = seen.head
         lines = [
-            Text.assemble((self.name, "bold"), "  ", (head.state, COLORS.get(head.state, "red")), f"  {took(head)}")
+            Text.assemble(
+                (one_line(self.name), "bold"), "  ", (head.state, COLORS.get(head.state, "red")), f"  {took(head)}"
+            )
         ]
         lines.append(Text(progress(seen)))
         lines.extend(metric_line(name, values, head.newest[name], width, plain) for name, values in first(seen).items())
@@ -96,9 +98,9 @@ class Lines:
 
     def write(self, pairs: Mapping[str, Any]) -> None:
         """Write one line, at once."""
-        shown = [f"{name.replace(' ', '_')}={one_line(str(value))}" for name, value in pairs.items()]
+        shown = [f"{one_line(name).replace(' ', '_')}={one_line(str(value))}" for name, value in pairs.items()]
         encoding = self.console.encoding
-        text = f"run={self.name} {' '.join(shown)}".encode(encoding, "replace").decode(encoding)
+        text = f"run={one_line(self.name)} {' '.join(shown)}".encode(encoding, "replace").decode(encoding)
         self.console.file.write(f"{text}\n")
         self.console.file.flush()
 

@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, time, time_ns
 from typing import Any, NamedTuple
 
 from epochal.dashboard.listing_memory import Remembered, recall, remember
@@ -14,6 +14,7 @@ from epochal.runs.stored import StoredRun, state_of
 
 OFTEN = 0.4  # seconds between looks at the folder, and at runs that train
 SELDOM = 0.8  # seconds between looks at runs that are over
+YOUNG = 10**9  # nanoseconds after which a file that cannot be read is not one in the making
 THREADS = 4  # that read at the same time, where it is more than
 FEW = 16  # runs
 
@@ -89,10 +90,12 @@ class Listing:
     def read(self, due: dict[str, tuple[StoredRun, tuple[int, ...]]], version: int) -> list[tuple[str, Entry]]:
         """Read runs, many of them on several threads: SQLite lets others work while it does."""
         if len(due) < FEW:
-            return [(one, self.entry(one, *told, version)) for one, told in due.items()]
-        with ThreadPoolExecutor(THREADS) as threads:
-            begun = [(one, threads.submit(self.entry, one, *told, version)) for one, told in due.items()]
-            return [(one, entry.result()) for one, entry in begun]
+            read = [self.entry(one, *told, version) for one, told in due.items()]
+        else:
+            with ThreadPoolExecutor(THREADS) as threads:
+                begun = [threads.submit(self.entry, one, *told, version) for one, told in due.items()]
+                read = [entry.result() for entry in begun]
+        return [(one, entry) for one, entry in zip(due, read, strict=True) if entry is not None]
 
     def take(self, one: str, entry: Entry) -> bool:
         """Take what was read of a run, and say whether it says something new."""
@@ -102,16 +105,24 @@ class Listing:
         self.gone.pop(one, None)
         return not same
 
-    def entry(self, id: str, run: StoredRun, now: tuple[int, ...], version: int) -> Entry:  # noqa: A002
-        """Read a run for the list; what is wrong with it is said there, and the others are not touched by that."""
+    def entry(self, id: str, run: StoredRun, now: tuple[int, ...], version: int) -> Entry | None:  # noqa: A002
+        """Read a run for the list; what is wrong with it is said there, and the others are not touched by that.
+
+        None for one that is being made at this moment.
+        """
         session: dict[str, Any] | None = None
+        is_new = id not in self.entries and time_ns() - now[1] < YOUNG
         try:
             with reading(run) as connection:
                 head = read_head(connection, BRIEFLY)
                 row = run_row(connection, head)
-            if row["state"] not in OVER or head.session is None:
+            if head.session is None and is_new:
+                return None
+            if row["state"] not in OVER:
                 session = head.session
         except TROUBLE as error:
+            if is_new:
+                return None
             row, now = unreadable_row(str(error) or type(error).__name__, run.file), ()  # the next look tries again
         named = {"id": id, "name": run.name, "path": self.served.path_of(run), **row}
         return Entry(as_json(named), row["state"], version, now, session)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,20 @@ class Place:
         raise ArgumentError(f"no port at {self.host} can be had: {error}")
 
 
+def check_certificate(place: Place) -> None:
+    """Raise ArgumentError where the files of the certificate cannot be used.
+
+    >>> check_certificate(Place())
+    """
+    if place.certfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(place.certfile, place.keyfile)
+    except OSError as error:  # ssl's own errors are among them
+        files = " and ".join(str(one) for one in (place.certfile, place.keyfile) if one is not None)
+        raise ArgumentError(f"{files} cannot be used as a certificate: {error}") from None
+
+
 def shown_host(host: str) -> str:
     """Return an address as it stands in a URL.
 
@@ -121,6 +136,7 @@ class Dashboard:
         static: Path | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.place = folder, place or Place()
+        check_certificate(self.place)
         self.socket = self.place.listen()
         self.port: int = self.socket.getsockname()[1]
         self.secure = self.place.certfile is not None
