@@ -1,5 +1,6 @@
 """MLflowLogger: a real SQLite store and a real server, read back with MLflow's own client."""
 
+import json
 import os
 import socket
 import subprocess
@@ -230,3 +231,32 @@ def test_what_layers_measured_is_there_with_the_step_it_is_from(store, client, t
     simulate([logger, BatchLoss(), Late()], EPOCHS, batches=2, dir=tmp_path)
     assert history(client, logger, "gradient/conv.weight") == [(0, 0.5), (1, 1.0), (2, 1.5), (3, 2.0)]
     assert history(client, logger, "train/loss") == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+def test_values_sent_to_a_server_are_the_clients_own_request():
+    from types import SimpleNamespace
+
+    from google.protobuf.json_format import ParseDict
+    from mlflow.entities import Metric
+    from mlflow.protos.service_pb2 import LogBatch
+    from mlflow.store.tracking.rest_store import RestStore
+
+    from epochal.loggers.mlflow_client import Value, log_values, sends_json
+
+    class Sent(RestStore):
+        def __init__(self):
+            self.bodies = []
+
+    values = [Value("a/b", one, 1_700_000_000_123, 7) for one in (0.1, 3.0, float("nan"), float("inf"), -float("inf"))]
+    ours, own = Sent(), Sent()
+    assert sends_json(ours)
+    usual = RestStore._call_endpoint
+    try:
+        RestStore._call_endpoint = lambda self, api, body: self.bodies.append(ParseDict(json.loads(body), api()))
+        log_values(SimpleNamespace(_tracking_client=SimpleNamespace(store=ours)), "r", values)
+        own.log_batch("r", [Metric(*value) for value in values], [], [])
+    finally:
+        RestStore._call_endpoint = usual
+    assert str(ours.bodies[0]) == str(own.bodies[0])
+    assert isinstance(ours.bodies[0], LogBatch)
+    assert not sends_json(mlflow.MlflowClient("sqlite:///other.db")._tracking_client.store)

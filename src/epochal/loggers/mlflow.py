@@ -14,9 +14,11 @@ from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
 from epochal.loggers.mlflow_client import (
+    Value,
     client_of,
     configured_uri,
     load,
+    log_values,
     quick_calls,
     store_folder,
     without_password,
@@ -194,18 +196,18 @@ class MLflowWriter:
 
     def write(self, records: Sequence[Record]) -> None:
         """Send these records in batches; what is sent twice after an error counts once."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Param
 
         params = {name: value for record in records if record.kind == "params" for name, value in record.values.items()}
         texts = {safe(name): str(value)[:LONGEST_PARAM] for name, value in params.items()}
         new = [Param(name, text) for name, text in texts.items() if name not in self.known]
         metrics = [
-            Metric(safe(name), value, int(points.time * 1000), points.step)
+            Value(safe(name), value, int(points.time * 1000), points.step)
             for points in self.curves.points(records)
             for name, value in points.values.items()
         ]
         metrics += [
-            Metric(safe(name), value, int(record.time * 1000), record.at.step)
+            Value(safe(name), value, int(record.time * 1000), record.at.step)
             for record in records
             if record.kind == "layers"
             for name, value in record.values.items()
@@ -215,7 +217,7 @@ class MLflowWriter:
                 self.client.log_batch(self.run_id, params=part, synchronous=True)
                 self.known.update(param.key for param in part)
             for part in parts(metrics, METRICS_AT_ONCE):
-                self.client.log_batch(self.run_id, metrics=part, synchronous=True)
+                log_values(self.client, self.run_id, part)
             for record in records:
                 if record.kind == "image":
                     self.images(record)
