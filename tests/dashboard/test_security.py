@@ -532,3 +532,20 @@ def test_with_a_certificate_the_cookie_goes_through_tls_alone(serve, runs, tmp_p
     assert client.dashboard.invitation.startswith("https://here:1/?token=")
     with pytest.raises((OSError, IndexError, ValueError)):
         client.get("/", host="here:1")
+
+
+# -- what the documentation promises ----------------------------------------------------------------------------------
+
+
+def test_the_threat_model_names_tests_that_are_there_and_all_of_these():
+    tests = Path(__file__).parent
+    known = {
+        path.name: set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+        for path in tests.glob("test_*.py")
+    }
+    told = set(re.findall(r"`(test_\w+)`", (tests.parent.parent / "docs" / "threat_model.md").read_text()))
+    assert told <= set().union(*known.values())
+    itself = {"test_the_threat_model_names_tests_that_are_there_and_all_of_these"}
+    what_is_allowed = {"test_the_own_names_are_answered", "test_a_change_that_keeps_all_rules_is_done",
+                       "test_a_connection_that_is_used_again_has_its_time_for_each_request"}  # fmt: skip
+    assert known[Path(__file__).name] - told == itself | what_is_allowed

@@ -26,7 +26,7 @@ class Page:
 
     def routes(self) -> list[BaseRoute]:
         """Return what can be asked for."""
-        return [Route("/", self.index), Route("/static/{name:path}", self.file)]
+        return [Route("/", self.index), Route("/static/{name:path}", self.file), Route("/favicon.ico", self.no_icon)]
 
     def index(self, request: Request) -> Response:
         """The page, or what to do where it was not built."""
@@ -35,6 +35,10 @@ class Page:
     def file(self, request: Request) -> Response:
         """One of its files."""
         return self.content(request.path_params["name"])
+
+    def no_icon(self, request: Request) -> Response:
+        """Nothing: the page names its own, and some browsers ask here all the same."""
+        return Response(status_code=204)
 
     def content(self, name: str) -> Response:
         """Return a file's content, under a type that its name tells."""
