@@ -8,7 +8,13 @@ from epochal.integrations.entry import Entry, Place, begin, check_free, wrap
 from epochal.runs.folder import RunFolder
 
 NEVER = {"on_pretrain_routine_start", "on_pretrain_routine_end", "on_val_batch_start", "on_val_batch_end"}
-PROVIDES = frozenset(EVENT_NAMES) - NEVER - {"on_train_epoch_abort"} | {"stop_in_batch", "save", "set_lr", "data"}
+PROVIDES = frozenset(EVENT_NAMES) - NEVER - {"on_train_epoch_abort"} | {
+    "stop_in_batch",
+    "save",
+    "set_lr",
+    "data",
+    "pause",
+}
 
 
 class FitEntry(Entry):

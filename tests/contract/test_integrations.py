@@ -27,7 +27,7 @@ TRAINERS = {
     "fitter": Trainer(
         "tests.contract.outside",
         (),
-        frozenset({"the_outputs", "mid_epoch_validation", "accumulation", "stop_in_a_group"}),
+        frozenset({"the_outputs", "mid_epoch_validation", "accumulation", "stop_in_a_group", "validate"}),
     ),
 }
 # Comes also where the trainer writes files of its own; before the training; with or without anybody asking.

@@ -23,13 +23,19 @@ def make(directory: Path):
 
         def validate(run):
             net.eval()
-            with run.validation(), torch.no_grad():
-                losses = [(net(a) - b).square().mean() for a, b in run.batches(held_out)]
-                run.log({"val/loss": torch.stack(losses).mean()})
+            with run.validation():
+                evaluate(run)
             net.train()
+
+        @torch.no_grad()
+        def evaluate(run):
+            net.eval()
+            losses = [(net(a) - b).square().mean() for a, b in run.batches(held_out)]
+            run.log({"val/loss": torch.stack(losses).mean()})
 
         options = {"dir": directory, "name": "loop", "resume": resume}
         with Loop(model=net, optimizer=optimizer, scheduler=scheduler, callbacks=callbacks, **options) as run:
+            run.validator(evaluate)
             for _ in run.epochs(epochs):
                 for index, (a, b) in enumerate(run.batches(loader)):
                     loss = (net(a) - b).square().mean()

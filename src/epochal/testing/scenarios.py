@@ -16,6 +16,7 @@ from epochal.testing.failures import (
     error_in_a_validation,
     raised_by,
 )
+from epochal.testing.steering import pause, validate
 from epochal.testing.witness import EPOCHS, At, Planted, Train, Witness, check, expect, trained_weights
 
 SOMETIMES = frozenset({"on_resume", "on_train_epoch_abort", "on_model_save", "on_exception"})
@@ -353,6 +354,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(accumulation, takes="accumulation", needs=IN_BATCHES),
     Scenario(stop_in_a_group, takes="accumulation", needs=IN_BATCHES | {"stop_in_batch"}),
     Scenario(learning_rate, needs=IN_BATCHES | {"set_lr"}),
+    Scenario(pause, needs=IN_BATCHES | {"pause"}),
+    Scenario(validate, needs=IN_BATCHES | {"validate"}),
     Scenario(save_on_request, needs=frozenset({"save"})),
     Scenario(resume, takes="resume", needs=frozenset({"save"})),
     Scenario(two_trainings),

@@ -71,6 +71,10 @@ class Planted(Exception):
     """The error that scenarios plant."""
 
 
+class LeftOut(Exception):
+    """A scenario cannot be played on a trainer, and why."""
+
+
 def trained_weights(model: Any) -> list[bytes] | None:
     """Return what an optimizer changes in a model, bit for bit, or None where nobody can tell.
 
