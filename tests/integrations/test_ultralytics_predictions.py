@@ -161,3 +161,30 @@ def test_a_task_without_such_predictions_is_said(yolo, quick, tmp_path, caplog):
     model.train(**quick(data=str(root / "set.yaml"), epochs=1))
     assert "showed neither boxes nor classes" in caplog.text
     assert run.past[-1].failures == {}
+
+
+def test_the_store_has_the_images_with_the_true_boxes_and_masks(yolo, quick, wide):
+    import epochal.runs
+
+    model = yolo("-seg")
+    run = attach(model, PredictionPlots(min_score=0.01, images=3))
+    model.train(**quick(data=str(wide), imgsz=64, epochs=1))
+    stored = epochal.runs.open(run.dir)[0]
+    shown = [one for one in stored.media() if one["name"].startswith("predictions/")]
+    assert [one["name"] for one in shown] == ["predictions/0", "predictions/1", "predictions/2"]
+    for one in shown:
+        truth = [box for box in one["about"]["boxes"] if box["true"]]
+        assert sorted(box["label"] for box in truth) == ["left", "right"]
+        for box in truth:
+            height, width = box["mask"]["size"]
+            assert sum(box["mask"]["counts"]) == height * width
+            flat = np.repeat(np.arange(len(box["mask"]["counts"])) % 2, box["mask"]["counts"]).reshape(height, width)
+            rows, columns = np.nonzero(flat)
+            scale = one["about"]["width"] / width, one["about"]["height"] / height
+            found = [
+                columns.min() * scale[0],
+                rows.min() * scale[1],
+                (columns.max() + 1) * scale[0],
+                (rows.max() + 1) * scale[1],
+            ]
+            assert found == pytest.approx(box["box"], abs=5.0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, final
 from epochal.callbacks.boxes_view import Boxes
 from epochal.callbacks.confusion_view import Confusion
 from epochal.callbacks.figure import check_drawing, write_png
+from epochal.callbacks.marks import marks
 from epochal.callbacks.of_validation import OfValidation, Read
 from epochal.callbacks.read_predictions import predictions_of
 from epochal.conditions.arguments import check_amount, check_count
@@ -50,8 +51,8 @@ class PredictionPlots(OfValidation):
 
     In YOLO it draws detection, segmentation and pose (their boxes; masks where there are any) beside the truth, and a
     confusion matrix for classification. Pictures are PNG files in ``run.dir/prediction_plots``; ``run.log_image`` gets
-    them too. Nothing of the training changes: no random number is drawn, only the images to be drawn are copied. It is
-    guarded. MissingExtra where matplotlib is not installed.
+    them too, and each image with its boxes and masks. Nothing of the training changes: no random number is drawn, only
+    the images to be drawn are copied. It is guarded. MissingExtra where matplotlib is not installed.
     """
 
     what = "pictures"
@@ -110,6 +111,9 @@ class PredictionPlots(OfValidation):
         write_png(folder / f"{shown.name}-epoch-{epoch:04d}.png", image)
         self.tidy(folder, f"{shown.name}-epoch-*.png")
         run.log_image(shown.name, image)
+        if isinstance(shown, Boxes):
+            for number, one in enumerate(shown.images):
+                run.log_image(f"{shown.name}/{number}", one.image, boxes=marks(one, shown.names))
         return True
 
     def drop(self) -> None:

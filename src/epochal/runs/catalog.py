@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from epochal.runs.schema import FILE, StoreError
 from epochal.runs.stored import StoredRun
@@ -49,6 +49,33 @@ class Runs(Sequence[StoredRun]):
         """Return the runs for which ``wanted`` is true, and that are in a state, such as "running"."""
         found = [run for run in self.found if (wanted is None or wanted(run)) and (state in (None, run.state))]
         return Runs(found, self.path)
+
+    def table(self, *curves: str) -> list[dict[str, Any]]:
+        """Return one row per run, to compare them: ``pandas.DataFrame(runs.table("val/loss"))``.
+
+        name, state, started, seconds, epochs, steps, tags; ``params/<name>`` for each hyper-parameter; for each curve
+        that was asked for its newest value under its name, its least under ``min <name>`` and its greatest under
+        ``max <name>``.
+        What a run does not have is None; one that cannot be read has its ``state`` say so.
+        """
+        found = [row_of(run, curves) for run in self.found]
+        names = dict.fromkeys(name for row in found for name in row)
+        return [{name: row.get(name) for name in names} for row in found]
+
+
+def row_of(run: StoredRun, curves: Sequence[str]) -> dict[str, Any]:
+    """Return a run's row."""
+    try:
+        about = run.summary()
+    except StoreError as error:
+        return {"name": run.name, "state": f"unreadable: {error}"}
+    metrics, params = about.pop("metrics"), about.pop("params")
+    del about["path"]
+    about |= {f"params/{name}": value for name, value in params.items()}
+    for name in curves:
+        known = metrics.get(name, {})
+        about |= {name: known.get("value"), f"min {name}": known.get("low"), f"max {name}": known.get("high")}
+    return about
 
 
 def open_runs(path: str | os.PathLike[str] = "runs") -> Runs:

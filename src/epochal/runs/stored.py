@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from epochal.core.errors import nearest
 from epochal.runs.curves import Stretch, current, curves, read_points, read_ranges
+from epochal.runs.export import Export
 from epochal.runs.points import Points, Range
 from epochal.runs.process import host_name, started
-from epochal.runs.schema import StoreError, file_of, open_to_read, rows
+from epochal.runs.schema import StoreError, file_of, open_to_read, open_to_tell, rows
 
 SILENT = 15.0  # seconds without a sign of life after which a process of another machine counts as dead
 
@@ -28,7 +29,7 @@ class Curve(NamedTuple):
     value: Any
 
 
-class StoredRun:
+class StoredRun(Export):
     """A run's folder with its store, opened for reading.
 
     >>> run = StoredRun(Path("runs/digits"))                # doctest: +SKIP
@@ -90,6 +91,45 @@ class StoredRun:
         """One mapping per stretch of steps: where it began (from_step), and in which session."""
         return self.table("attempts")
 
+    @property
+    def losses(self) -> list[dict[str, Any]]:
+        """One mapping per loss: what could not be written, how much, when and why."""
+        return self.table("losses")
+
+    # -- what people add to it ----------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        """One mapping per note: time, by, text."""
+        return self.table("notes")
+
+    @property
+    def tags(self) -> list[str]:
+        """Its tags, in alphabetical order."""
+        return [row["name"] for row in self.table("tags")]
+
+    def add_note(self, text: str, *, by: str = "user") -> None:
+        """Add a note, while it trains or later; StoreError where the file cannot be written."""
+        self.tell("INSERT INTO notes (time, by, text) VALUES (?, ?, ?)", [(time(), by, str(text))])
+
+    def tag(self, *names: str) -> None:
+        """Add tags; one that it has stays as it is."""
+        self.tell("INSERT OR IGNORE INTO tags (name) VALUES (?)", [(str(name),) for name in names])
+
+    def untag(self, *names: str) -> None:
+        """Take tags away."""
+        self.tell("DELETE FROM tags WHERE name = ?", [(str(name),) for name in names])
+
+    def tell(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write rows into the file, beside the training."""
+        connection = open_to_tell(self.file)
+        try:
+            connection.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.file} cannot be written: {error}") from error
+        finally:
+            connection.close()
+
     # -- what was measured --------------------------------------------------------------------------------------------
 
     def metrics(self) -> list[str]:
@@ -124,6 +164,31 @@ class StoredRun:
             named = {number: name for name, number in self.named(connection).items()}
             found = rows(connection, "SELECT * FROM newest")
         return {named[row["series"]]: row for row in found if row["series"] in named}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a list of runs says of it, read in one go.
+
+        name, state, started, seconds, epochs and steps that it came to, tags, params, and ``metrics``: the newest value
+        of each curve with its least and its greatest (as ``newest`` has them).
+        """
+        with self.reading() as connection:
+            sessions = rows(connection, "SELECT * FROM sessions ORDER BY id")
+            params = connection.execute("SELECT name, value FROM params ORDER BY name").fetchall()
+            tags = connection.execute("SELECT name FROM tags ORDER BY name").fetchall()
+            named = {number: name for name, number in self.named(connection).items()}
+            newest = rows(connection, "SELECT * FROM newest")
+        found = {named[row["series"]]: row for row in newest if row["series"] in named}
+        last = sessions[-1] if sessions else None
+        return {
+            "name": self.name, "path": str(self.path), "state": state_of(last) if last else "crashed",
+            "started": sessions[0]["started"] if sessions else None,
+            "seconds": sum((one["ended"] or one["beat"]) - one["started"] for one in sessions),
+            "epochs": max((row["epoch"] + 1 for row in newest), default=0),
+            "steps": max((row["step"] for row in newest), default=0),
+            "tags": [name for (name,) in tags],
+            "params": {name: json.loads(value) for name, value in params},
+            "metrics": found,
+        }  # fmt: skip
 
     def named(self, connection: sqlite3.Connection) -> dict[str, int]:
         """Return the curves' names and their series."""

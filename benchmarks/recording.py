@@ -1,0 +1,389 @@
+"""What logging costs a training, and how soon its curves are there: the run store and the peers.
+
+    python benchmarks/recording.py          print the tables
+    python benchmarks/recording.py --write    and put them between the marks in README.md and docs/benchmarks.md
+    python benchmarks/recording.py --only store,tensorboard --quick    a first look
+
+Each way trains in a process of its own: a step is 2.8 ms of arithmetic in PyTorch, then one call that logs 20 scalars.
+The call is timed on the training thread; steps with and without it take turns in blocks. What is not installed is told.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from report import table, write
+
+PAGES = ("README.md", "docs/benchmarks.md")
+SCALARS, STEP = 20, 2.8e-3
+POINTS = 1_000_000
+LARGE = 10_000_000
+RUNS = 1000
+FIRST = 2000  # ranges of a first chart
+Log = Callable[[dict[str, Any], int], None]
+NAMES = [f"train/metric{number}" for number in range(SCALARS)]
+
+
+def light_run(folder: Path, *, store: bool = True) -> Any:
+    """Return a run of no framework, so that nothing but logging is measured."""
+    from epochal.core.run import Run
+    from epochal.runs.folder import RunFolder
+    from epochal.runs.recorder import Recorder
+
+    run = Run(host="benchmark", provides=frozenset(), folder=RunFolder(folder, "run"))
+    if store:
+        Recorder(run)
+    return run
+
+
+@contextmanager
+def epochal(folder: Path, *, store: bool = True) -> Iterator[Log]:
+    """``run.log`` inside a batch."""
+    from epochal.core import lifetime
+
+    run = light_run(folder, store=store)
+    engine = run.engine
+    lifetime.begin(run)
+    engine.train_start(1)
+    engine.epoch_start(0)
+    engine.batch_start(0)
+
+    def log(values: dict[str, Any], step: int) -> None:
+        engine.step = step
+        run.log(values)
+
+    yield log
+    engine.batch_end()
+    engine.train_epoch_end()
+    engine.epoch_end()
+    engine.train_end()
+    lifetime.finish(run)
+    if run.past[-1].notes:
+        raise RuntimeError(f"the store lost something: {run.past[-1].notes}")
+
+
+@contextmanager
+def metrics_alone(folder: Path) -> Iterator[Log]:
+    """The same without a store: what the callbacks' own view of the metrics costs."""
+    with epochal(folder, store=False) as log:
+        yield log
+
+
+@contextmanager
+def torch_writer(folder: Path) -> Iterator[Log]:
+    """torch's SummaryWriter."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        yield lambda values, step: [writer.add_scalar(name, value, step) for name, value in values.items()]  # type: ignore[func-returns-value]
+
+
+@contextmanager
+def tensorboard_x(folder: Path) -> Iterator[Log]:
+    """TensorboardX's SummaryWriter."""
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        yield lambda values, step: [writer.add_scalar(name, value, step) for name, value in values.items()]
+
+
+@contextmanager
+def wandb_offline(folder: Path) -> Iterator[Log]:
+    """W&B, offline."""
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
+    import wandb
+
+    run = wandb.init(project="benchmark", dir=str(folder), mode="offline")
+    yield lambda values, step: run.log(values, step=step)
+    run.finish()
+
+
+@contextmanager
+def mlflow_sqlite(folder: Path) -> Iterator[Log]:
+    """MLflow with an SQLite store."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    with mlflow.start_run():
+        yield lambda values, step: mlflow.log_metrics({k: float(v) for k, v in values.items()}, step=step)
+
+
+@contextmanager
+def trackio_local(folder: Path) -> Iterator[Log]:
+    """Trackio, local."""
+    os.environ["TRACKIO_DIR"] = str(folder)
+    import trackio
+
+    trackio.init(project="benchmark", embed=False)
+    yield lambda values, step: trackio.log(values, step=step)
+    trackio.finish()
+
+
+WAYS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # name -> title, package, way
+    "metrics": ("`run.log`, `store=False`", "epochal", metrics_alone),
+    "store": ("`run.log` into the run store", "epochal", epochal),
+    "tensorboard": ("torch SummaryWriter", "tensorboard", torch_writer),
+    "tensorboardX": ("tensorboardX", "tensorboardX", tensorboard_x),
+    "wandb": ("W&B, offline", "wandb", wandb_offline),
+    "trackio": ("trackio", "trackio", trackio_local),
+    "mlflow": ("MLflow, SQLite", "mlflow", mlflow_sqlite),
+}
+
+
+# -- what is measured, each in a process of its own -------------------------------------------------------------------
+
+
+class Step:
+    """Arithmetic of a step's length on one thread."""
+
+    def __init__(self, seconds: float) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.a = torch.randn(192, 192)
+        self.rounds = 1
+        spent = min(self.timed() for _ in range(50))
+        self.rounds = max(round(seconds / spent), 1)
+
+    def timed(self) -> float:
+        """Do it and return the seconds."""
+        start = time.perf_counter()
+        self()
+        return time.perf_counter() - start
+
+    def __call__(self) -> None:
+        for _ in range(self.rounds):
+            self.a @ self.a
+
+
+def calls(folder: Path, way: Callable[[Path], Any], steps: int) -> dict[str, float]:
+    """Return the call's p50 and p99 for floats and tensors, in us, and by how much the step grows, in percent."""
+    import torch
+
+    step, found = Step(STEP), {}
+    base = [torch.tensor(number / 3) for number in range(SCALARS)]
+    with way(folder) as log:
+        number = 0
+        for kind in ("floats", "tensors"):
+            spent: list[float] = []
+            bare: list[float] = []
+            with_log: list[float] = []
+            for block in range(2 * max(steps // 40, 4)):
+                start = time.perf_counter()
+                for _ in range(20):
+                    step()
+                    if block % 2:
+                        number += 1
+                        if kind == "floats":
+                            values = {name: number + place / 3 for place, name in enumerate(NAMES)}
+                        else:
+                            values = {name: one + number for name, one in zip(NAMES, base, strict=True)}
+                        began = time.perf_counter_ns()
+                        log(values, number)
+                        spent.append((time.perf_counter_ns() - began) / 1e3)
+                (with_log if block % 2 else bare).append(time.perf_counter() - start)
+            spent.sort()
+            found[f"{kind} p50"], found[f"{kind} p99"] = spent[len(spent) // 2], spent[int(len(spent) * 0.99)]
+            if kind == "floats":
+                found["growth"] = (statistics.median(with_log) / statistics.median(bare) - 1) * 100
+    return found
+
+
+def cpu(folder: Path, rounds: int) -> dict[str, float]:
+    """Return the least CPU time of a call in us, with the store and without, where nothing else runs."""
+    import torch
+
+    best: dict[str, float] = {}
+    values = {
+        "floats": {name: place / 3 for place, name in enumerate(NAMES)},
+        "tensors": {name: torch.tensor(place / 3) for place, name in enumerate(NAMES)},
+    }
+    for store in (False, True):
+        with epochal(folder / str(store), store=store) as log:
+            for _ in range(rounds):
+                for kind, one in values.items():
+                    start = time.thread_time_ns()
+                    for number in range(100):
+                        log(one, number)
+                    spent = (time.thread_time_ns() - start) / 1e5
+                    key = f"{kind} {'with' if store else 'without'}"
+                    best[key] = min(best.get(key, spent), spent)
+                    time.sleep(0.002)
+    return best
+
+
+def million(folder: Path, way: Callable[[Path], Any], points: int) -> float:
+    """Return the seconds until so many points are durable; the end of the way forces them to the disk."""
+    values = {name: place / 3 for place, name in enumerate(NAMES)}
+    start = time.perf_counter()
+    with way(folder) as log:
+        for step in range(points // SCALARS):
+            log(values, step)
+    os.sync()
+    return time.perf_counter() - start
+
+
+def large(folder: Path, points: int) -> dict[str, float]:
+    """Return how long the first chart of a run of so many points takes, in ms, in one curve and of twenty."""
+    from epochal.runs.book import Book
+    from epochal.runs.schema import open_to_write
+    from epochal.runs.stored import StoredRun
+
+    book = Book()
+    folder.mkdir(parents=True)
+    connection = open_to_write(folder / "run.db")
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute(
+        "INSERT INTO sessions (started, beat, ended, state, pid, host, about) VALUES (0, 0, 1, 'finished', 1, '', '{}')"
+    )
+    book.begin_attempt(step=0, epoch=0, time=0.0)
+    for begin in range(0, points, 100_000):
+        for step in range(begin, begin + 100_000):
+            book.take_values("batch", ("loss",), iter((step % 997 / 997,)), step=step, epoch=0, time=step / 100)
+        part = book.part()
+        connection.execute("BEGIN")
+        book.write(connection, part, session=1, attempt=1)
+        connection.execute("COMMIT")
+        book.done(part)
+    connection.close()
+    spent: list[float] = []
+    for _ in range(5):
+        start = time.perf_counter()
+        ranges = StoredRun(folder).ranges("loss", most=FIRST)
+        spent.append((time.perf_counter() - start) * 1e3)
+        if not FIRST / 2 < len(ranges) <= FIRST:
+            raise RuntimeError(f"{len(ranges)} ranges")
+    return {"first": spent[0], "median": statistics.median(spent), "bytes": (folder / "run.db").stat().st_size / points}
+
+
+def in_process(target: Callable[..., Any], *arguments: Any, limit: float) -> Any:
+    """Call in a fresh process, with a folder of its own, and return what it returns or the error as text."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    folder = Path(tempfile.mkdtemp(prefix="logging-"))
+    process = context.Process(target=answer, args=(results, target, folder, arguments))
+    process.start()
+    try:
+        return results.get(timeout=limit)
+    except queue.Empty:
+        return f"not within {limit:.0f} s"
+    finally:
+        if process.is_alive():
+            process.join(20)
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answer(results: Any, target: Callable[..., Any], folder: Path, arguments: tuple[Any, ...]) -> None:
+    """Put the result into the queue."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            found = target(folder / "run" if target is large else folder, *arguments)
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+    results.put(found)
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+
+
+def peers(names: list[str], steps: int, points: int) -> tuple[str, list[str], dict[str, Any]]:
+    """Return the table of all ways, what was left out, and the figures."""
+    rows: list[list[object]] = []
+    skipped: list[str] = []
+    figures: dict[str, Any] = {}
+    for name in names:
+        title, package, way = WAYS[name]
+        try:
+            number = version(package)
+        except PackageNotFoundError:
+            skipped.append(f"{package} is not installed")
+            continue
+        found = in_process(calls, way, steps, limit=300)
+        few = points if name in ("store", "metrics") else points // 20  # the others take minutes; in proportion
+        durable = in_process(million, way, few, limit=300)
+        if isinstance(found, str) or isinstance(durable, str):
+            skipped.append(f"{title}: {found if isinstance(found, str) else durable}")
+            continue
+        durable *= points / few
+        figures[name] = {**found, "million": durable}
+        cells = [f"{found[key]:,.1f}" for key in ("floats p50", "floats p99", "tensors p50", "tensors p99")]
+        last = "" if name == "metrics" else f"{durable:,.1f} s"
+        rows.append([title if package == "epochal" else f"{title} {number}", *cells, f"{found['growth']:+.1f} %", last])
+    head = [
+        "20 scalars a step",
+        "floats, p50 us",
+        "p99",
+        "tensors, p50 us",
+        "p99",
+        "step of 2.8 ms",
+        "1e6 points durable",
+    ]
+    return table(head, rows), skipped, figures
+
+
+def limits(cpu_times: dict[str, float], first: dict[str, float], figures: dict[str, Any]) -> str:
+    """Return the table of what is promised."""
+    store = figures.get("store", {})
+    rows: list[list[object]] = []
+    for what, value, limit, unit in (
+        ("the store's part of `run.log`, 20 floats", cpu_times["floats with"] - cpu_times["floats without"], 2, "us"),
+        ("the store's part, 20 tensors", cpu_times["tensors with"] - cpu_times["tensors without"], 15, "us"),
+        ("`run.log` of 20 floats, 99 of 100 calls", store.get("floats p99"), 50, "us"),
+        ("growth of a step of 2.8 ms", store.get("growth"), 3, "%"),
+        ("1e6 points durable", store.get("million"), 1.5, "s"),
+        ("the first chart of a curve of 1e7 points", first["first"], 100, "ms"),
+        ("a point in the file", first["bytes"], None, "bytes"),
+    ):
+        if value is not None:
+            holds = "" if limit is None else "yes" if value <= limit else "**no**"
+            rows.append([what, f"{value:,.2f} {unit}", "" if limit is None else f"<= {limit} {unit}", holds])
+    return table(["what", "measured", "limit", "holds"], rows)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
+    parser.add_argument("--quick", action="store_true", help="fewer steps and points")
+    parser.add_argument("--only", default=",".join(WAYS), help=f"some of {', '.join(WAYS)}")
+    parser.add_argument("--json", action="store_true", help="print the figures too")
+    given = parser.parse_args()
+    steps = 200 if given.quick else 2000
+    text, skipped, figures = peers(given.only.split(","), steps, POINTS)
+    cpu_times = in_process(cpu, 30 if given.quick else 150, limit=300)
+    first = in_process(large, LARGE // 10 if given.quick else LARGE, limit=300)
+    for one in (cpu_times, first):
+        if isinstance(one, str):
+            raise SystemExit(one)
+    left_out = f" Left out: {'; '.join(skipped)}." if skipped else ""
+    about = (
+        f"Measured {date.today()}: Python {platform.python_version()}, {platform.system()} {platform.machine()},"
+        f" {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Calls in wall time; the store's part in CPU"
+        f" time of the training thread, least of all. The peers' million points from 50,000, in proportion.{left_out}"
+    )
+    text = f"{text}\n\n{limits(cpu_times, first, figures)}\n\n{about}"
+    print(text)
+    if given.json:
+        print(json.dumps({**figures, "cpu": cpu_times, "large": first}))
+    if given.write:
+        write(text, PAGES, "logging")
+
+
+if __name__ == "__main__":
+    main()
