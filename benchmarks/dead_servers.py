@@ -181,11 +181,7 @@ def measured(pairs: int) -> str:
         }
         ratios = measure.paired(base, trainings, pairs=pairs)
     usual = median(base.cpu)
-    rows = [
-        (name, f"{one.median:.3f}", f"{one.low:.3f}-{one.high:.3f}", f"{median(trainings[name].cpu) / usual:.3f}", f"{max(trainings[name].ends):.1f} s",
-         "-" if trainings[name].uri is None else f"{trainings[name].lacking} of {trainings[name].stored:,}")
-        for name, one in ratios.items()
-    ]  # fmt: skip
+    rows = [[name, *cells(one, trainings[name], usual)] for name, one in ratios.items()]
     head = (
         "the MLflow server",
         "time of the steps",
@@ -198,6 +194,13 @@ def measured(pairs: int) -> str:
     lost = [name for name, one in trainings.items() if one.lacking]
     print(f"over {LIMIT}: {bad or 'none'}; lost: {lost or 'none'}", file=sys.stderr)
     return table(head, rows)
+
+
+def cells(steps: measure.Ratio, training: Training, usual: float) -> list[str]:
+    """Return what a row says of one kind."""
+    lost = "-" if training.uri is None else f"{training.lacking} of {training.stored:,}"
+    spread, cpu = f"{steps.low:.3f}-{steps.high:.3f}", f"{median(training.cpu) / usual:.3f}"
+    return [f"{steps.median:.3f}", spread, cpu, f"{max(training.ends):.1f} s", lost]
 
 
 if __name__ == "__main__":
