@@ -25,7 +25,7 @@ WORK = ROOT / "build" / "page"  # where npm installs
 STAMP = ".built"
 BUNDLED = {"uplot": "LICENSE"}  # packages whose code is in the page, and their licences
 NPM = ("install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
-PATIENCE = ("--fetch-retries=1", "--fetch-timeout=20000")
+PATIENCE = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=20000")
 LIMIT = 240.0  # seconds for one command
 
 
@@ -82,15 +82,16 @@ def fingerprint() -> str:
 
 
 def install(*, development: bool = False) -> Path:
-    """Install what the page needs, if it is not there, and return where."""
-    wanted = (PAGE / "package.json").read_text(encoding="utf-8") + str(development)
-    done = WORK / ".installed"
-    if not (done.is_file() and done.read_text(encoding="utf-8") in (wanted, wanted.replace(str(development), "True"))):
+    """Install what the page needs, if it is not there, and return where; ``development``: TypeScript's compiler too."""
+    modules = WORK / "node_modules"
+    pinned = (PAGE / "package.json").read_bytes()
+    ours = WORK / "package.json"
+    wanted = modules / ("typescript" if development else "uplot")
+    if not (ours.is_file() and ours.read_bytes() == pinned and wanted.is_dir()):
         WORK.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(PAGE / "package.json", WORK / "package.json")
+        ours.write_bytes(pinned)
         call("npm", *NPM, *PATIENCE, *(() if development else ("--omit=dev",)))
-        done.write_text(wanted, encoding="utf-8")
-    return WORK / "node_modules"
+    return modules
 
 
 def bundle(modules: Path, into: Path) -> None:

@@ -48,7 +48,8 @@ async function post<T>(path: string, body: unknown): Promise<T> {
 const run = (id: string): string => `/api/runs/${encodeURIComponent(id)}`;
 
 export const api = {
-  runs: () => get<{ runs: RunRow[]; version: number }>("/api/runs"),
+  /** The runs; `since`: those that changed behind that version, unless `all` says that it is all of them again. */
+  runs: (since?: number) => get<{ runs: RunRow[]; version: number; gone?: string[]; all?: boolean }>("/api/runs", { since }),
   run: (id: string) => get<RunPage>(run(id)),
   curve: (id: string, name: string, query: { most?: number; begin?: number; end?: number; attempt?: number } = {}) =>
     get<CurveData>(`${run(id)}/curve`, { name, ...query }),

@@ -29,6 +29,7 @@ export interface Hooks {
 }
 
 const SYNC = "charts";
+const DENSE = 500; // points from which on a line is one pixel wide: browsers draw those many times faster
 
 /** The columns that uPlot draws: for each line its values, smoothed ones, low and high. */
 export function data(lines: Line[], form: Form): uPlot.AlignedData {
@@ -52,12 +53,12 @@ function series(line: Line, form: Form): uPlot.Series[] {
     return count > 0 && count < 40 && !line.quiet;
   };
   const common = { spanGaps: false, points: { show: few, size: 5, fill: line.colour, stroke: line.colour } };
-  const width = line.quiet ? 1 : 1.5;
+  const width = line.quiet || line.x.length > DENSE ? 1 : 1.5;
   const dash = line.quiet ? [4, 3] : [];
   const hidden = { show: banded, stroke: "transparent", width: 0, points: { show: false } };
   return [
     { ...common, show: true, stroke: faded(line, smoothed), width: smoothed || line.soft ? 1 : width, dash },
-    { show: smoothed, stroke: line.colour, width: width + 0.5, dash, points: { show: false } },
+    { show: smoothed, stroke: line.colour, width: line.x.length > DENSE ? 1 : width + 0.5, dash, points: { show: false } },
     hidden,
     hidden,
   ];
@@ -134,7 +135,7 @@ export class Plot {
   draw(lines: Line[], form: Form): void {
     const width = this.place.clientWidth;
     if (width === 0) return;
-    const shape = lines.map((line) => `${line.colour}${line.quiet}${isBanded(line.points)}`).join();
+    const shape = lines.map((line) => `${line.colour}${line.quiet}${isBanded(line.points)}${line.x.length > DENSE}`).join();
     const made = [shape, form.axis, form.log, form.smoothing > 0, form.height, ink().paper, form.zoom].join();
     if (this.plot && made === this.made) {
       if (this.plot.width !== width) this.plot.setSize({ width, height: form.height });

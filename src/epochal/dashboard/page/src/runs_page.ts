@@ -14,6 +14,7 @@ const FIRST = 150; // lines that are made at once; the others as one scrolls to 
 export class RunsView implements View {
   readonly element: HTMLElement;
   private runs: RunRow[] = [];
+  private version: number | undefined;
   private shown: RunRow[] = [];
   private readonly lines = new Map<string, RunLine>();
   private readonly chosen = new Set<string>();
@@ -78,7 +79,12 @@ export class RunsView implements View {
 
   private async load(): Promise<void> {
     try {
-      this.runs = (await api.runs()).runs;
+      const found = await api.runs(this.version);
+      const fresh = new Map(found.runs.map((run) => [run.id, run]));
+      const gone = new Set(found.gone);
+      const kept = found.all === false ? this.runs.filter((run) => !fresh.has(run.id) && !gone.has(run.id)) : [];
+      this.runs = [...kept, ...found.runs];
+      this.version = found.version;
       this.show();
     } catch (error) {
       if (this.runs.length === 0) this.note.replaceChildren(failed(error, "The runs could not be listed."));
