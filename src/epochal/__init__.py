@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from epochal.conditions.schedule import Elapsed, Every
     from epochal.conditions.spike import Spike
     from epochal.core.callback import Callback
+    from epochal.core.declared import Between
     from epochal.core.errors import EpochalError, MetricNotFound, Preempted
     from epochal.core.run import Run
     from epochal.data.resumable_loader import ResumableLoader
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ActivationMonitor": "callbacks.activation_monitor",
     "Best": "conditions.best",
+    "Between": "core.declared",
     "CSVLogger": "loggers.csv",
     "Callback": "core.callback",
     "Checkpoint": "callbacks.checkpoint",
@@ -113,6 +115,7 @@ __all__ = [  # a literal list for type checkers; a test compares it with the tab
     "EMA",
     "ActivationMonitor",
     "Best",
+    "Between",
     "CSVLogger",
     "Callback",
     "Checkpoint",
