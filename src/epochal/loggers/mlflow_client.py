@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 HTTP_LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+SILENCE = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 _local = threading.local()  # .quick: calls of this thread are a logger's
 _loading = threading.Lock()
@@ -44,11 +44,25 @@ def quick_calls() -> Generator[None]:
     variables = importlib.import_module("mlflow.environment_variables")
     for name, value in HTTP_LIMITS.items():
         limit(getattr(variables, name, None), value)
+    silence(getattr(variables, SILENCE, None))
     _local.quick = True
     try:
         yield
     finally:
         _local.quick = False
+
+
+def silence(variable: Any) -> None:
+    """Keep MLflow from printing addresses in a logger's calls, where the environment does not say otherwise."""
+    usual = getattr(variable, "get", None)
+    if usual is None or getattr(usual, "epochal", False):
+        return
+
+    def get() -> Any:
+        return True if getattr(_local, "quick", False) and SILENCE not in os.environ else usual()
+
+    get.epochal = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+    variable.get = get
 
 
 def limit(variable: Any, value: str) -> None:
