@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,15 @@ def test_what_was_written_survives_kill_9(tmp_path):
     rows = (tmp_path / "m.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2", "3", "4"]
     assert [row["x"] for row in lines("epoch", tmp_path / "m.jsonl")][:4] == [0, 1, 2, 3]
+
+
+def test_texts_are_lines_and_histograms_are_the_stores():
+    class Says(Callback):
+        def on_fit_epoch_end(self, run):
+            run.log_text("sample", "ROMEO: ay me")
+            run.log_histogram("weights", [1.0, 2.0])
+
+    simulate([JSONLogger("m.jsonl"), Says()], [{"x": 1.0}])
+    rows = [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()]
+    assert [row["sample"] for row in rows if row["kind"] == "text"] == ["ROMEO: ay me"]
+    assert not [row for row in rows if "weights" in row]

@@ -34,7 +34,7 @@ class Logger(Callback):
     - "epoch": one per finished epoch: means of what was logged in batches, ``lr/<group>``, ``fitness``, ``seconds``
     - "final": what a validation outside the epochs measured, once, at the end
     - "layers": what a monitor measured inside the model at ``at.step``; it may come after later records
-    - "params": hyper-parameters; "image": name -> array or path
+    - "params": hyper-parameters; "image": name -> array or path; "text": name -> text, to loggers without a store
 
     A logger that names its ``destination`` and says in ``options`` how it is made anew is handed what the run's store
     holds, once it is durable there, where the run has a store: whatever the destination does, nothing is lost, and
@@ -173,6 +173,8 @@ class Session:
         engine, worker = self.engine, self.worker
         if worker is None:
             return
+        if record.kind == "histogram":
+            return  # the store counts them
         if record.kind == "metrics":
             if engine.in_validation:
                 if not engine.in_epoch:

@@ -16,7 +16,7 @@ FIXED = frozenset({"kind", "epoch", "step", "time"})
 
 
 class JSONLogger(Logger):
-    """Write one JSON object per line: ``kind`` is "params", "step", "layers", "epoch", "final" or "end".
+    """Write one JSON object per line: ``kind`` is "params", "step", "layers", "text", "epoch", "final" or "end".
 
     ``path`` defaults to ``metrics.jsonl`` in the run's folder; ``every=n`` writes what was logged in batches at each
     n-th optimizer step too. Every line but the last has ``epoch`` (from 0), ``step`` and ``time`` (seconds since 1970).
@@ -150,4 +150,4 @@ def stays(line: str, about: About) -> bool:
     kind = found.get("kind")
     if kind == "epoch":
         return found["epoch"] < len(about.history)
-    return kind == "params" or (kind in ("step", "layers") and found["step"] <= about.step)
+    return kind == "params" or (kind in ("step", "layers", "text") and found["step"] <= about.step)
