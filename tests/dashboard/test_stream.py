@@ -1,6 +1,7 @@
 """What is new comes by itself, from one look that serves all who watch; nobody watching costs nothing."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -230,3 +231,15 @@ def test_streams_end_with_the_server(serve, runs):
         while stream.next() is not None:
             pass
         assert time.perf_counter() - begun < 10
+
+
+def test_a_store_with_nonsense_in_it_can_be_watched_and_listed(serve, runs):
+    nonsense = "ended = NULL, state = 'running', pid = '../../nowhere', process = 'x', about = '[]'"
+    change(runs, f"UPDATE sessions SET {nonsense}")
+    os.utime(runs / "digits" / "run.db", (1e9, 1e9))
+    client = serve(runs)
+    one = client.id()
+    assert client.runs()["digits"]["state"] == "unreadable"
+    assert client.get(f"/api/runs/{one}").status == 422
+    with Stream(client, one) as stream:
+        assert stream.next("run")[1]["state"] in ("unreadable", "crashed")

@@ -89,6 +89,8 @@ class Guard:
                 await self.app(scope, Body(receive).receive, sender.send)
         except Refused as refused:
             await self.refuse(refused, scope, receive, sender)
+        except TimeoutError:  # who asked does not take the answer: uvicorn ends the connection
+            raise
         except Exception:
             log().exception("the dashboard failed at %s %s", scope["method"], scope["path"])
             if sender.started:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from epochal import __version__
 from epochal.core.log import log
 from epochal.dashboard.private_files import read_private, write_private
 
@@ -30,7 +30,7 @@ def remember(file: Path, told: Iterable[Remembered]) -> None:
     if len(known) < WORTH:
         return
     try:
-        write_private(file, json.dumps({"epochal": __version__, "runs": known}))
+        write_private(file, json.dumps({"epochal": version("epochal"), "runs": known}))
     except OSError as error:
         log().debug("%s is not written: %s", file, error)
 
@@ -43,7 +43,7 @@ def recall(file: Path) -> list[Remembered]:
     """
     try:
         about = json.loads(read_private(file))
-        if about["epochal"] != __version__:
+        if about["epochal"] != version("epochal"):
             return []
         return [
             Remembered(str(one), str(text), str(state), tuple(map(int, at))) for one, text, state, at in about["runs"]

@@ -17,7 +17,7 @@ from epochal.runs.stored import StoredRun
 
 BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite opens together with a file
 LONGEST = 20.0  # seconds that reading a run may take: a file from elsewhere may hold views that never end
-TROUBLE = (EpochalError, sqlite3.Error, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+TROUBLE = (EpochalError, sqlite3.Error, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 WITH_LOG = b"\2\2"  # how files with a write-ahead log say so; peer: SQLite's file format, 1.3.3
 FRESH = 2 * 10**9  # nanoseconds during which a folder may change again without a newer time
 

@@ -34,6 +34,13 @@ class Watch:
         self.version = 0
         self.bells: set[asyncio.Event] = set()
         self.task: asyncio.Task[None] | None = None
+        self.told: tuple[int, int, str] = (-1, -1, "")
+
+    def event(self, since: int) -> str:
+        """Return ``message``, made once for all who ask for the same."""
+        if self.told[:2] != (since, self.version):
+            self.told = since, self.version, self.message(since)
+        return self.told[2]
 
     def look(self) -> bool:
         """Look, on another thread, and say whether there is something new."""
@@ -82,23 +89,21 @@ class RunWatch(Watch):
     def look(self) -> bool:
         """Read the run if its file has changed, and see whether it has died."""
         self.looks += 1
-        now = signature(self.run.file)
-        if now == self.seen and self.looks % CHECK:
+        now, before = signature(self.run.file), self.state
+        is_new = now != self.seen
+        if not is_new and self.looks % CHECK:
             return False
-        before = self.state
-        if now != self.seen:
-            try:
+        try:
+            if is_new:
                 with reading(self.run) as connection:
                     self.take(read_head(connection))
                     self.counters = connection.execute(COUNTERS).fetchone()
-            except TROUBLE:
-                self.state, self.seen = "unreadable" if now else "gone", None
-                return self.state != before
-            self.seen = now
-            self.state = self.head.state if self.head else ""
-            return True
-        self.state = self.head.state if self.head else self.state
-        return self.state != before
+            self.state = self.head.state if self.head else self.state
+        except TROUBLE:
+            self.state, self.seen = "unreadable" if now else "gone", ()
+            return self.state != before
+        self.seen = now
+        return is_new or self.state != before
 
     def take(self, head: Head) -> None:
         """Note which curves have something new."""
@@ -132,16 +137,16 @@ class ListWatch(Watch):
     def __init__(self, listing: Listing) -> None:
         super().__init__()
         self.listing = listing
-        self.told = -1
+        self.newest = -1
 
     def look(self) -> bool:
         """See whether the list has changed."""
-        before, self.told = self.told, self.listing.refresh()
-        return before != self.told
+        before, self.newest = self.newest, self.listing.refresh()
+        return before != self.newest
 
     def message(self, since: int) -> str:
         """Return the list's version."""
-        return f"event: runs\ndata: {as_json({'version': self.told})}\n\n"
+        return f"event: runs\ndata: {as_json({'version': self.newest})}\n\n"
 
 
 class Streams:
@@ -183,7 +188,7 @@ class Streams:
                 bell.clear()
                 for watch in joined:
                     if watch.version > seen.get(watch, 0):
-                        message, version = watch.message(seen.get(watch, 0)), watch.version
+                        message, version = watch.event(seen.get(watch, 0)), watch.version
                         yield message
                         seen[watch] = version
                 if bell.is_set():
