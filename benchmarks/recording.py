@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -240,7 +241,7 @@ def million(folder: Path, way: Callable[[Path], Any], points: int) -> float:
 
 def large(folder: Path, points: int) -> dict[str, float]:
     """Return how long the first chart of a run of so many points takes, in ms, in one curve and of twenty."""
-    from epochal.runs.book import Book
+    from epochal.runs.book import Block, Book
     from epochal.runs.schema import open_to_write
     from epochal.runs.stored import StoredRun
 
@@ -253,8 +254,9 @@ def large(folder: Path, points: int) -> dict[str, float]:
     )
     book.begin_attempt(step=0, epoch=0, time=0.0)
     for begin in range(0, points, 100_000):
-        for step in range(begin, begin + 100_000):
-            book.take_values("batch", ("loss",), iter((step % 997 / 997,)), step=step, epoch=0, time=step / 100)
+        steps = list(range(begin, begin + 100_000))
+        values, times = array("d", (step % 997 / 997 for step in steps)), [step / 100 for step in steps]
+        book.take_block(Block("batch", ("loss",), steps, [0] * len(steps), times, values))
         part = book.part()
         connection.execute("BEGIN")
         book.write(connection, part, session=1, attempt=1)

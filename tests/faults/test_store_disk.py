@@ -195,6 +195,6 @@ def test_a_disk_that_hangs_neither_stops_the_training_nor_fills_the_memory(tmp_p
     run = light_run(tmp_path)
     train(run, 5_000, body=body, values=noise)
     assert run.end_reason == "completed"
-    assert most <= 500
+    assert most <= 2_000  # it is taken over as soon as nobody else is at it
     assert "were left out; what waited was not written within 0.2 s" in run.past[-1].notes[0]
     freed.set()

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from array import array
 from typing import Any, NamedTuple
 
 from epochal.runs import newest
@@ -43,6 +43,17 @@ class Row(NamedTuple):
         """Its size in bytes, where it is large."""
         data = self.arguments.get("data", self.arguments.get("text", b""))
         return len(data) if isinstance(data, (bytes, str)) else 0
+
+
+class Block(NamedTuple):
+    """The values of moments that logged the same series, moment by moment."""
+
+    scope: str
+    names: tuple[str, ...]
+    steps: list[int]
+    epochs: list[int]
+    times: list[float]
+    values: "array[float]"
 
 
 class Part(NamedTuple):
@@ -97,21 +108,21 @@ class Book:
                     else:
                         tail.restart(self.attempt)
 
-    def take_values(
-        self, scope: str, names: Iterable[str], values: Iterator[float], *, step: int, epoch: int, time: float
-    ) -> None:
-        """Take the next value of each of these series."""
+    def take_block(self, block: Block) -> None:
+        """Take the values of moments that logged the same series."""
         with self.lock:
-            tails = self.tails.setdefault(scope, {})
-            for name, value in zip(names, values, strict=False):
+            tails = self.tails.setdefault(block.scope, {})
+            steps, epochs, times = array("q", block.steps), array("i", block.epochs), array("d", block.times)
+            width = len(block.names)
+            for place, name in enumerate(block.names):
                 tail = tails.get(name)
                 if tail is None:
-                    tail = tails[name] = Tail(whole(name), scope, attempt=self.attempt)
+                    tail = tails[name] = Tail(whole(name), block.scope, attempt=self.attempt)
                 points = tail.open
-                points.steps.append(step)
-                points.times.append(time)
-                points.epochs.append(epoch)
-                points.values.append(value)
+                points.steps.extend(steps)
+                points.times.extend(times)
+                points.epochs.extend(epochs)
+                points.values.extend(block.values[place::width])
 
     def add(self, row: Row) -> None:
         """Take a row of another table; beyond the limits it is lost, and counted, but never the begin of an attempt."""

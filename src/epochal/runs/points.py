@@ -104,11 +104,16 @@ def ranges(points: Points) -> list[Range]:
     >>> ranges(points)
     [Range(step=0, time=0.0, low=-15.0, high=0.0), Range(step=16, time=0.0, low=-19.0, high=-16.0)]
     """
-    found: list[Range] = []
     steps, times, values = points.steps, points.times, points.values
-    for begin in range(0, len(points), BUCKET):
-        low, high = extremes(values[begin : begin + BUCKET])
-        found.append(Range(steps[begin], times[begin], low, high))
+    if isfinite(sum(values)):  # then each of them is
+        whole = len(values) // BUCKET * BUCKET
+        columns = [values[place:whole:BUCKET] for place in range(BUCKET)]
+        lows, highs = list(map(min, *columns)), list(map(max, *columns))
+        found = list(map(Range, steps[:whole:BUCKET], times[:whole:BUCKET], lows, highs))
+        rest = range(whole, len(points), BUCKET)
+    else:
+        found, rest = [], range(0, len(points), BUCKET)
+    found += [Range(steps[begin], times[begin], *extremes(values[begin : begin + BUCKET])) for begin in rest]
     return found
 
 

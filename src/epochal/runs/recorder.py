@@ -19,7 +19,8 @@ from epochal.runs.epoch_rows import EpochRows
 from epochal.runs.folder import runs_named
 from epochal.runs.process import this_process
 from epochal.runs.schema import FILE, as_json, file_of
-from epochal.runs.writer import CROWD, Answer, StoreWriter
+from epochal.runs.store_file import NotYet
+from epochal.runs.writer import CROWD, START, Answer, StoreWriter
 
 if TYPE_CHECKING:
     from epochal.core.dispatch import Handle
@@ -34,7 +35,6 @@ STATES = {  # how a training ended -> the state of its session
     "interrupted": "interrupted",
     "preempted": "preempted",
 }
-START = 60.0  # seconds between the starts of the processes of one training
 LIMIT = 10.0  # seconds that the end of a training may wait for the disk
 
 
@@ -317,10 +317,10 @@ def told(writer: StoreWriter, done: bool, limit: float) -> str | None:
 
 
 def of_rank_0(folder: Any, since: float) -> Path:
-    """Return the folder that rank 0 has made for the training that began then; OSError while there is none."""
+    """Return the folder that rank 0 has made for the training that began then; NotYet while there is none."""
     if not folder.fresh:
         return folder.path
     found = [path for path in runs_named(folder.parent, folder.base) if (path / FILE).exists()]
     if not found or (found[-1] / FILE).stat().st_mtime < since - START:
-        raise FileNotFoundError(f"{folder.parent} has no folder of rank 0 yet")
+        raise NotYet(f"{folder.parent} has no folder of rank 0 yet")
     return found[-1]

@@ -15,6 +15,10 @@ logger = logging.getLogger("epochal")
 SESSION = ("started", "beat", "state", "pid", "host", "process", "about", "callbacks", "commands")
 
 
+class NotYet(OSError):
+    """Another process has not made the run's folder yet."""
+
+
 class StoreFile:
     """Holds the connection of the one who writes; all of it happens on the writer's thread.
 

@@ -4,9 +4,10 @@ import logging
 import os
 import sqlite3
 import threading
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping
+from itertools import chain, groupby
 from math import nan
 from pathlib import Path
 from time import monotonic, time
@@ -15,11 +16,11 @@ from weakref import WeakSet
 
 from epochal.core.requests import Command
 from epochal.core.tensors import read
-from epochal.runs.book import MOST_BYTES, MOST_ROWS, Book, Row
+from epochal.runs.book import MOST_BYTES, MOST_ROWS, Block, Book, Row
 from epochal.runs.commands import expire_old, take_queued
 from epochal.runs.console import KEPT, Console
 from epochal.runs.schema import StoreError
-from epochal.runs.store_file import StoreFile
+from epochal.runs.store_file import NotYet, StoreFile
 
 logger = logging.getLogger("epochal")
 LOOK = 0.05  # seconds between looks for commands
@@ -27,6 +28,7 @@ FLUSH = 0.2  # seconds between writes
 BEAT = 1.0  # seconds between signs of life
 LONGEST = 15.0  # seconds between tries while writing fails
 PATIENCE = 5.0  # seconds for which somebody else may lock the file before it is told
+START = 60.0  # seconds between the starts of the processes of one training
 CROWD = 20_000  # entries that wait before the training thread takes some over itself
 SOON = 2.0  # seconds for which the end of a training tries again to write where the disk refuses
 SOME = 256  # of them at a time
@@ -198,22 +200,35 @@ class StoreWriter:
     def absorb(self, most: int | None = None) -> None:
         """Take entries over into the book."""
         with self.book.lock:
-            taken: list[Entry] = []
-            while self.entries and (most is None or len(taken) < most):
-                taken.append(self.entries.popleft())
-            values = (entry[1].values() for entry in taken if type(entry) is tuple)
-            numbers = iter(self.read(list(chain.from_iterable(values))))
-            for entry in taken:
-                self.take(entry, numbers)
+            values: list[Values] = []  # that came one behind the other
+            for _ in range(len(self.entries) if most is None else min(most, len(self.entries))):
+                entry = self.entries.popleft()
+                if type(entry) is tuple:
+                    values.append(entry)
+                    continue
+                self.take_values(values)
+                values.clear()
+                self.take(entry)
+            self.take_values(values)
             self.book.thin()
 
-    def read(self, values: list[Any]) -> list[float]:
+    def take_values(self, entries: list[Values]) -> None:
+        """Take values, tensors read in one go; those of moments that logged the same in one go, too."""
+        numbers, begin = self.read(list(chain.from_iterable(one[1].values() for one in entries))), 0
+        for (scope, names), group in groupby(entries, key=lambda one: (one[0], tuple(one[1]))):
+            moments = list(group)
+            end = begin + len(names) * len(moments)
+            _, _, steps, epochs, times = map(list, zip(*moments, strict=True))
+            self.book.take_block(Block(scope, names, steps, epochs, times, numbers[begin:end]))
+            begin = end
+
+    def read(self, values: list[Any]) -> "array[float]":
         """Return values as floats, NaN for one that cannot be read."""
         try:
-            return read(values)
+            return array("d", values if set(map(type, values)) <= {float} else read(values))
         except Exception as error:
             self.error = error
-            return [self.read_one(value) for value in values]
+            return array("d", [self.read_one(value) for value in values])
 
     def read_one(self, value: Any) -> float:
         """Return a value as a float, NaN where that cannot be."""
@@ -223,13 +238,10 @@ class StoreWriter:
             self.book.lose("points", 1)
             return nan
 
-    def take(self, entry: Entry, numbers: Iterator[float]) -> None:
-        """Take one entry."""
+    def take(self, entry: Entry) -> None:
+        """Take one entry that is no values."""
         book = self.book
-        if type(entry) is tuple:
-            scope, values, step, epoch, at = entry
-            book.take_values(scope, values, numbers, step=step, epoch=epoch, time=at)
-        elif isinstance(entry, Attempt):
+        if isinstance(entry, Attempt):
             book.begin_attempt(step=entry.step, epoch=entry.epoch, time=entry.time)
         elif isinstance(entry, Answer):
             self.answers.append(entry)
@@ -325,10 +337,12 @@ class StoreWriter:
         """Wait longer and longer before the next try; tell the first failure, of a lock by others once it lasts."""
         now = monotonic()
         self.failures += 1
-        self.next_flush = now + min(FLUSH * 2 ** min(self.failures, 10), LONGEST)
         self.failing_since = now if self.failing_since is None else self.failing_since
         self.error = error
-        if self.told or (self.is_locked() and now - self.failing_since < PATIENCE):
+        late = isinstance(error, NotYet)
+        self.next_flush = now + (FLUSH if late else min(FLUSH * 2 ** min(self.failures, 10), LONGEST))
+        patience = START if late else PATIENCE if self.is_locked() else 0.0
+        if self.told or now - self.failing_since < patience:
             return
         self.told = True
         what = "could not be written: the training goes on, what it logs waits in memory and is tried again"
