@@ -8,20 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import pytest
 
 import epochal.runs
 
 
-def train(folder):
+def train(folder, epochs=3):
     """A training beside the server: it knows nothing of it but the folder."""
     import torch
 
     from epochal import Loop
 
     with Loop(model=torch.nn.Linear(1, 1), dir=folder, name="alive") as run:
-        for epoch in run.epochs(3):
+        for epoch in run.epochs(epochs):
             for x in run.batches(range(100)):
                 run.log({"train/loss": 1 / (1 + x + 100 * epoch)})
                 time.sleep(0.004)
@@ -124,6 +125,26 @@ def test_the_curve_of_a_training_elsewhere_grows_and_its_end_is_told(own, runs):
     assert steps == sorted(steps)
     assert len(set(steps)) >= 4
     assert shown.json["step"] == list(epochal.runs.open(runs)["alive"].metric("train/loss").step)
+
+
+def test_a_training_that_is_told_to_stop_stops_and_says_at_which_step(own, runs):
+    pytest.importorskip("torch")
+    training = threading.Thread(target=train, args=[runs, 1000])
+    with Stream(own) as stream:
+        stream.next("runs")
+        training.start()
+        while "alive" not in own.runs() or not own.get(f"/api/runs/{own.id('alive')}").json["commands"]:
+            assert stream.next("runs") is not None
+    one = own.id("alive")
+    with Stream(own, one) as watched:
+        asked = {"id": str(uuid.uuid4()), "name": "stop", "arguments": {}}
+        assert own.post(f"/api/runs/{one}/commands", asked).status == 202
+        told = watched.until("run", lambda run: run["state"] not in ("running", "paused"))
+    training.join()
+    [row] = own.get(f"/api/runs/{one}/audit").json["commands"]
+    assert (told["state"], row["id"], row["state"], row["by"]) == ("stopped", asked["id"], "applied", "page")
+    assert 0 < told["step"] <= row["step"] <= told["step"] + 1  # the step that was being logged
+    print(f"\nasked to answered: {1000 * (row['answered'] - row['asked']):.0f} ms, steps of 4 ms")
 
 
 def test_a_run_that_begins_elsewhere_in_the_folder_shows_within_a_second(own, runs):

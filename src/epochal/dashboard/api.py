@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -198,8 +199,7 @@ def as_csv(run: StoredRun, names: list[str]) -> Iterator[str]:
             return
         shown = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
         columns = zip(points.steps, points.epochs, points.times, points.values, strict=True)
-        rows = [(shown, *row) for row in columns]
-        for begin in range(0, len(rows), PART):
+        while rows := [(shown, *row) for row in islice(columns, PART)]:
             part = io.StringIO()
-            csv.writer(part, lineterminator="\n").writerows(rows[begin : begin + PART])
+            csv.writer(part, lineterminator="\n").writerows(rows)
             yield part.getvalue()
