@@ -14,6 +14,11 @@ export function whole(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en-US");
 }
 
+/** Epochs are counted from 0 and told from 1, as progress bars do. */
+export function nth(epoch: number | null | undefined): string {
+  return whole(epoch === null || epoch === undefined ? null : epoch + 1);
+}
+
 /** 3725 -> "1 h 02 min"; 42 -> "42 s". */
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
@@ -63,5 +68,6 @@ export function plain(value: unknown): string {
   if (value === null || value === undefined) return "none";
   if (typeof value === "string") return value;
   if (typeof value === "number") return number(value, 6);
+  if (Array.isArray(value) && value.every((one) => typeof one === "string")) return value.join(" ");
   return JSON.stringify(value);
 }

@@ -86,7 +86,7 @@ function options(lines: Line[], form: Form, width: number, hooks: Hooks): uPlot.
   };
   const bands = lines.map((line, at) => ({ series: [at * 4 + 4, at * 4 + 3] as uPlot.Band.Bounds, fill: faint(line.colour, 0.18) }));
   return {
-    width, height: form.height, padding: [8, 8, 0, 0], legend: { show: false },
+    width, height: form.height, padding: [8, 16, 0, 0], legend: { show: false },
     scales: {
       x: { time: false, range: (_plot, low, high) => form.zoom ?? (low === high ? [low - 1, high + 1] : [low, high]) },
       y: { distr: form.log ? 3 : 1, range: range(form.log) },

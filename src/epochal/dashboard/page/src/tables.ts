@@ -1,7 +1,7 @@
 /** Tables of what a run is and did. */
 
 import { h } from "./dom.js";
-import { duration, moment, number, plain, size, whole } from "./format.js";
+import { duration, moment, nth, number, plain, size, whole } from "./format.js";
 import type { AuditRow, CallbackRow, CheckpointRow, Happening } from "./types.js";
 
 export type Cell = string | Node | null;
@@ -37,7 +37,7 @@ export function checkpointTable(rows: CheckpointRow[]): HTMLElement {
   const metrics = (row: CheckpointRow): string =>
     Object.entries(row.metrics ?? {}).slice(0, 4).map(([name, value]) => `${name} ${number(value)}`).join("  ·  ");
   return table("Checkpoints", ["Name", "", "Epoch", "Step", "Why", "Measured", "Size"],
-    rows.map((row) => [h("code", {}, row.name), badges(row), whole(row.epoch), whole(row.step), row.reason ?? "–", metrics(row) || "–", size(row.size)]),
+    rows.map((row) => [h("code", {}, row.name), badges(row), nth(row.epoch), whole(row.step), row.reason ?? "–", metrics(row) || "–", size(row.size)]),
     "There is no checkpoint yet. A Checkpoint callback makes them, and so does the button Save.");
 }
 
@@ -58,6 +58,6 @@ export function auditTable(rows: AuditRow[]): HTMLElement {
 
 export function happeningTable(rows: Happening[]): HTMLElement {
   return table("What happened", ["When", "What", "Step", "Epoch", "By", ""],
-    [...rows].reverse().slice(0, 500).map((row) => [moment(row.time), h("span", { class: `badge mark-${row.kind.replace(/\W/g, "")}` }, row.kind), whole(row.step), whole(row.epoch), row.by, row.text]),
+    [...rows].reverse().slice(0, 500).map((row) => [moment(row.time), h("span", { class: `badge mark-${row.kind.replace(/\W/g, "")}` }, row.kind), whole(row.step), nth(row.epoch), row.by, row.text]),
     "Nothing out of the ordinary has happened.");
 }
