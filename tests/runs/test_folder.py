@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -203,3 +204,21 @@ def test_checkpoints_follow_a_run_whose_name_was_taken_at_the_last_moment(tmp_pa
     saved = store.save({"run": {}}, epoch=0, step=1)
     assert saved.path.parent == tmp_path / "sweep-2" / "checkpoints"
     assert store.checkpoints.last.path == saved.path
+
+
+def test_two_threads_make_one_folder(tmp_path):
+    for number in range(20):
+        folder, made = RunFolder(tmp_path, f"run{number}"), []
+        gate = threading.Barrier(4)
+
+        def make(folder=folder, made=made, gate=gate):
+            gate.wait()
+            made.append(folder.make())
+
+        threads = [threading.Thread(target=make) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert made == [tmp_path / f"run{number}"] * 4
+    assert len(list(tmp_path.iterdir())) == 20

@@ -131,8 +131,8 @@ def test_a_process_that_is_gone_has_crashed_and_one_elsewhere_is_known_by_its_be
 
 
 MOUNTS = """22 1 8:1 / / rw - ext4 /dev/sda1 rw
-30 22 0:40 / /home rw - nfs4 server:/home rw
-31 30 8:2 / /home/local\\040disk rw - xfs /dev/sdb rw
+30 22 0:40 / /shares rw - nfs4 server:/shares rw
+31 30 8:2 / /shares/local\\040disk rw - xfs /dev/sdb rw
 32 22 0:50 / /data rw shared:1 - fuse.sshfs me@host:/ rw
 33 22 0:51 / /data rw - tmpfs tmpfs rw
 """
@@ -141,9 +141,9 @@ MOUNTS = """22 1 8:1 / / rw - ext4 /dev/sda1 rw
 @pytest.mark.parametrize(
     ("folder", "kind"),
     [
-        ("/home/me/runs", "nfs4"),
-        ("/homes/runs", None),
-        ("/home/local disk/runs", None),
+        ("/shares/me/runs", "nfs4"),
+        ("/shares2/runs", None),
+        ("/shares/local disk/runs", None),
         ("/data/runs", None),
         ("/", None),
     ],

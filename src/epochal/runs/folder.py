@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from epochal.runs.command import recorded
 from epochal.runs.process import this_process
 
 MARK = "run.json"
+making = threading.Lock()  # one for all folders: they are copied and pickled
 
 
 def default_name() -> str:
@@ -112,17 +114,18 @@ class RunFolder:
 
     def make(self) -> Path:
         """Make the folder and its mark, if they are not there, and return it; CheckpointError where it cannot be."""
-        if self.made and (self.path / MARK).exists():  # somebody may have cleared it away meanwhile
+        with making:  # the run's store makes it on a thread of its own
+            if self.made and (self.path / MARK).exists():  # somebody may have cleared it away meanwhile
+                return self.path
+            try:
+                self.claim()
+            except OSError as error:
+                raise CheckpointError(
+                    f"the run's folder {self.path} cannot be written: {error.strerror or error};"
+                    " choose another with dir=, or free the way"
+                ) from error
+            self.made = True
             return self.path
-        try:
-            self.claim()
-        except OSError as error:
-            raise CheckpointError(
-                f"the run's folder {self.path} cannot be written: {error.strerror or error};"
-                " choose another with dir=, or free the way"
-            ) from error
-        self.made = True
-        return self.path
 
 
 def runs_named(parent: Path, name: str) -> list[Path]:
