@@ -206,6 +206,7 @@ def cells(steps: measure.Ratio, training: Training, usual: float) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--serve", choices=["broken", "works"])
     options = parser.parse_args()
@@ -215,6 +216,7 @@ if __name__ == "__main__":
         import torch
 
         torch.set_num_threads(1)
+        STEPS = options.steps
         text = measured(options.pairs)
         print(text)
         if options.write:
