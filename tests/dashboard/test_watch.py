@@ -85,7 +85,7 @@ def test_a_training_is_followed_to_its_end(tmp_path):
 
     thread = threading.Thread(target=train)
     thread.start()
-    lines, status = piped(tmp_path / "short", lambda seconds: thread.join(0.01))  # its folder is not there yet
+    lines, status = piped(tmp_path / "short", lambda seconds: thread.join(0.05))  # its folder is not there yet
     thread.join()
     assert status == 0
     assert "state=finished epoch=2/2 step=6 train/loss=0.5" in lines[-1] or "state=stopped" in lines[-2]

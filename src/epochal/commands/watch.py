@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LOOK = 0.2  # seconds between looks at the run's file
-TRIES = 15  # looks that may fail in a row
+TRIES = 50  # looks that may fail in a row
 STILL = 1.0  # seconds after which a run that writes nothing may have died
 STATUS = {"finished": 0, "stopped": 0, "failed": 1, "crashed": 3, "interrupted": 130, "preempted": 143}
 
