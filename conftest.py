@@ -26,6 +26,9 @@ if os.environ.get("CI"):
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("EPOCHAL_RESUME", None)
+_STATE = tempfile.mkdtemp(prefix="epochal-state-")  # where the live page keeps its key
+os.environ["XDG_STATE_HOME"] = _STATE
+atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 
 # Ultralytics reads its settings when it is imported, which any test module may do first.
 _ULTRALYTICS = Path(tempfile.mkdtemp(prefix="epochal-ultralytics-"))
