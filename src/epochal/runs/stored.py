@@ -17,6 +17,7 @@ from epochal.runs.schema import StoreError, file_of, open_to_read, open_to_tell,
 
 SILENT = 15.0  # seconds without a sign of life after which a process of another machine counts as dead
 
+BRIEFLY = "started, beat, ended, state, pid, host, process"  # columns of a session that tell its state
 WITHOUT_NUMBERS = {"epochs": "attempt, epoch", "tags": "name"}  # tables, and what orders them
 
 
@@ -78,8 +79,9 @@ class StoredRun(Export):
     @property
     def state(self) -> str:
         """How it is: "running", "paused", "finished", "stopped", "failed", "interrupted", "preempted" or "crashed"."""
-        found = self.sessions
-        return found[-1]["state"] if found else "crashed"
+        with self.reading() as connection:
+            found = rows(connection, f"SELECT {BRIEFLY} FROM sessions ORDER BY id DESC LIMIT 1")
+        return state_of(found[0]) if found else "crashed"
 
     @property
     def params(self) -> dict[str, Any]:
@@ -172,7 +174,7 @@ class StoredRun(Export):
         of each curve with its least and its greatest (as ``newest`` has them).
         """
         with self.reading() as connection:
-            sessions = rows(connection, "SELECT * FROM sessions ORDER BY id")
+            sessions = rows(connection, f"SELECT {BRIEFLY} FROM sessions ORDER BY id")
             params = connection.execute("SELECT name, value FROM params ORDER BY name").fetchall()
             tags = connection.execute("SELECT name FROM tags ORDER BY name").fetchall()
             named = {number: name for name, number in self.named(connection).items()}
