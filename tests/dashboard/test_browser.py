@@ -19,23 +19,28 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs that are over."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for runs."""
     chromium()
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def live(place: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training of its own process, which begins with the module's first test: by its last one it runs."""
+    with training(place, "live", "--epochs", "10000", "--batches", "40", "--pause", "0.04") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def folder(place: Path, live: Any) -> Path:
+    """The folder with two runs that are over, and the one that begins."""
     from tests.dashboard.training import train
 
-    place = tmp_path_factory.mktemp("runs")
     for seed, rate in ((1, "0.02"), (2, "0.05")):
         arguments = ("--epochs", "4", "--batches", "15", "--rich", "--lr", rate, "--seed", str(seed))
         train(f"sweep-{seed}", "--dir", str(place), *arguments)
     return place
-
-
-@pytest.fixture(scope="module")
-def live(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A training of its own process, which begins with the module's first test: by its last one it runs."""
-    with training(folder, "live", "--epochs", "10000", "--batches", "40", "--pause", "0.02") as process:
-        yield process
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def link(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(live: Any) -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     """One browser for all."""
     with a_browser() as found:
         yield found
@@ -75,6 +80,7 @@ def test_the_list_tells_each_runs_state_course_and_best(opened):
     assert "4/4" in row.inner_text()
     assert row.locator("svg.spark path").get_attribute("d").count("L") == 3
     page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("searchbox", name="Filter runs").fill("sweep")  # another run begins at any time
     names = page.locator("a.run-link")
     assert names.all_inner_texts() == ["sweep-1", "sweep-2"]
     page.get_by_role("button", name="Run", exact=True).click()
@@ -148,6 +154,7 @@ def test_two_runs_are_compared_in_the_same_charts_and_their_parameters_in_one_ta
     assert "momentum" in table.inner_text()
 
 
+@pytest.mark.slow
 def test_charts_are_saved_as_pictures_and_tables(opened):
     page = opened()
     open_run(page, "sweep-1")
@@ -193,7 +200,8 @@ def test_a_metric_named_as_html_is_text(browser, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "scheme"), [("light", 1280, "light"), ("dark", 1280, "dark"), ("narrow", 390, "light")]
+    ("name", "width", "scheme"),
+    [("light", 1280, "light"), pytest.param("dark", 1280, "dark", marks=pytest.mark.slow), ("narrow", 390, "light")],
 )
 def test_nothing_is_cut_off_or_nameless(opened, tmp_path, name, width, scheme):
     page = opened(viewport={"width": width, "height": 900}, color_scheme=scheme)
