@@ -46,6 +46,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/pruning.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/trainers.py
+	$(BIN)/python benchmarks/recording.py
+	$(BIN)/python benchmarks/control.py
+	$(BIN)/python benchmarks/dead_servers.py
 
 # Pins what .venv has now, for every supported Python.
 constraints: $(VENV)/.dev
