@@ -110,9 +110,12 @@ def licences(modules: Path) -> str:
     return "The live page contains code of these packages.\n\n" + "\n\n".join(texts)
 
 
-def check() -> None:
-    """Test the types of the page's sources; PageError where they are wrong."""
-    modules = install(development=True)
+def check() -> str:
+    """Test the types of the page's sources, and say so, or why it was not done; PageError where they are wrong."""
+    try:
+        modules = install(development=True)
+    except PageError as error:
+        return f"skipped: TypeScript cannot be had here: {error}"
     paths = WORK / "tsconfig.json"
     paths.write_text(
         f'{{"extends": "{(PAGE / "tsconfig.json").as_posix()}", "include": ["{(PAGE / "src").as_posix()}"],'
@@ -120,6 +123,7 @@ def check() -> None:
         encoding="utf-8",
     )
     call("node", str(modules / "typescript" / "bin" / "tsc"), "-p", str(paths))
+    return "the page's types are right"
 
 
 def call(program: str, *arguments: str, modules: Path | None = None) -> None:
@@ -158,8 +162,7 @@ def main() -> int:
     """Build the page, or test its types."""
     try:
         if "--check" in sys.argv:
-            check()
-            print("the page's types are right")
+            print(check())
         else:
             print("built" if build(again="--again" in sys.argv) else "already built", STATIC)
     except PageError as error:

@@ -13,6 +13,7 @@ STEPS: dict[str, list[str]] = {
     "format": [sys.executable, "-m", "ruff", "format", "--check", "."],
     "lint": [sys.executable, "-m", "ruff", "check", "."],
     "types": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable],
+    "page": [sys.executable, "hatch_build.py", "--check"],
     "house": [*PYTEST, "tests/house"],
     "docs": [*PYTEST, *DOCUMENTS],
 }
