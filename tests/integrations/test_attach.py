@@ -15,7 +15,7 @@ class Mistyped(Callback):
 
 
 class Demanding(Callback):
-    requires = frozenset({"pause"})
+    requires = frozenset({"telepathy"})
 
 
 def test_an_unsupported_trainer_is_refused_with_what_is_supported():
@@ -45,7 +45,7 @@ def test_the_network_inside_yolo_is_sent_to_yolo(yolo):
         ([Mistyped()], {}, UnknownEvent, "did you mean 'on_train_batch_end'"),
         ([Callback, Callback()], {}, AttachError, "that is the class; pass an object"),
         ([print], {}, AttachError, "run.add_callback"),
-        ([Demanding()], {}, CapabilityError, "requires pause, which Ultralytics YOLO cannot deliver"),
+        ([Demanding()], {}, CapabilityError, "requires telepathy, which Ultralytics YOLO cannot deliver"),
         ([], {"fitness": 3}, ArgumentError, "fitness="),
         ([], {"name": "a/b"}, ArgumentError, "name='a/b' must be one folder's name"),
     ],

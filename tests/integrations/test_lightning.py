@@ -47,7 +47,7 @@ def test_passive_callbacks_change_no_weight_and_the_trainer_is_as_before(tmp_pat
     watched, trainer = tiny.net(), tiny.trainer(tmp_path, 2)
     callbacks, inside = list(trainer.callbacks), {name: dict(vars(getattr(trainer, name))) for name in ("strategy",)}
     loops = [set(vars(loop)) for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop)]
-    run = attach(trainer, RecordEvents(), dir=tmp_path)
+    run = attach(trainer, RecordEvents(), dir=tmp_path, name="watched")
     trainer.fit(watched, *tiny.loaders())
     assert torch.equal(torch.rand(1), numbers)
     for name, value in plain.state_dict().items():
@@ -55,7 +55,7 @@ def test_passive_callbacks_change_no_weight_and_the_trainer_is_as_before(tmp_pat
     assert trainer.callbacks == callbacks
     assert set(vars(trainer.strategy)) == set(inside["strategy"])
     assert [set(vars(loop)) for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop)] == loops
-    assert not list(tmp_path.iterdir())
+    assert [one.name for one in tmp_path.iterdir()] == ["watched"]
     run.detach()
     assert "fit" not in vars(trainer)
 

@@ -257,8 +257,8 @@ def test_a_folder_that_cannot_be_written_costs_the_checkpoints_and_not_the_train
     assert "choose another with dir=" in caplog.text
 
 
-def test_nothing_is_written_until_somebody_writes(loop, tmp_path):
-    with loop() as run:
+def test_without_a_store_nothing_is_written_until_somebody_writes(loop, tmp_path):
+    with loop(store=False) as run:
         for _ in run.epochs(1):
             for x in run.batches(BATCHES):
                 step(run, x)

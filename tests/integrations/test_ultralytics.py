@@ -225,7 +225,7 @@ def test_what_ultralytics_pickles_for_its_workers_is_small_and_whole(yolo, quick
     assert len(pickled[0]) < 8000
     assert call.__self__.run is not run
     assert [type(one).__name__ for one in call.__self__.run.roster.callbacks.values()] == ["Passive"]
-    assert [handle.every for handle in call.__self__.run.engine.slot("on_fit_epoch_end").handles] == [None, 2]
+    assert 2 in [handle.every for handle in call.__self__.run.engine.slot("on_fit_epoch_end").handles]
 
 
 def test_attach_and_add_during_a_training_are_refused(yolo, quick):
