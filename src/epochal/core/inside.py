@@ -33,7 +33,7 @@ def metrics_state(metrics: Metrics) -> dict[str, Any]:
     """Return every metric's newest value, and the sums from which the means of an open epoch are made.
 
     >>> metrics = Metrics()
-    >>> metrics.log({"train/loss": 0.5}, At(0, 0, 1), batch=True)
+    >>> _ = metrics.log({"train/loss": 0.5}, At(0, 0, 1), batch=True)
     >>> again = Metrics()
     >>> restore_metrics(again, metrics_state(metrics))
     >>> again.log({"train/loss": 1.0}, At(0, 1, 2), batch=True)

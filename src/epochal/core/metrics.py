@@ -138,7 +138,7 @@ class Metrics(Mapping[str, float]):
     ``KeyError`` that lists what was logged.
 
     >>> metrics = Metrics()
-    >>> metrics.log({"train/loss": 0.5}, At(epoch=0, batch=3, step=4), batch=True)
+    >>> _ = metrics.log({"train/loss": 0.5}, At(epoch=0, batch=3, step=4), batch=True)
     >>> metrics["train/loss"], metrics.measured("train/loss").batch
     (0.5, 3)
     """
