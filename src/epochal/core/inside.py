@@ -36,7 +36,7 @@ def metrics_state(metrics: Metrics) -> dict[str, Any]:
     >>> _ = metrics.log({"train/loss": 0.5}, At(0, 0, 1), batch=True)
     >>> again = Metrics()
     >>> restore_metrics(again, metrics_state(metrics))
-    >>> again.log({"train/loss": 1.0}, At(0, 1, 2), batch=True)
+    >>> _ = again.log({"train/loss": 1.0}, At(0, 1, 2), batch=True)
     >>> dict(again.history_row()), again.measured("train/loss").batch
     ({'train/loss': 0.75}, 1)
     """
