@@ -154,6 +154,7 @@ def test_a_copy_made_meanwhile_is_an_ordinary_model():
         assert copied.backbone[1].training
 
 
+@pytest.mark.slow
 def test_several_hundred_trainings_leave_nothing():
     net, optimizer = parts()
     before = [dict(vars(one)).keys() for one in net.modules()]

@@ -13,7 +13,7 @@ SLOW = {  # most make workers for every resume
 
 RARE = {
     "StepFirst", "Sparse", "GeneratorPerEpoch", "Replaced", "Forgetting", "Streaming", "Breaking", "WithoutOptimizer",
-    "StatefulWorkers", "EverythingOwn",
+    "StatefulWorkers", "EverythingOwn", "DataWithGenerator",
 }  # fmt: skip
 
 
