@@ -16,12 +16,12 @@ import pytest
 from epochal import Callback, TensorBoardLogger
 from epochal.commands.sync import sync
 from epochal.core.errors import EpochalError
-from epochal.loggers.base import Logger
 from epochal.loggers.cursor import Cursor, all_cursors, load, save
 from epochal.loggers.feed import Feed
 from epochal.loggers.worker import Limits
 from epochal.runs.schema import file_of, open_to_tell
 from epochal.runs.stored import StoredRun
+from tests.loggers.test_base import Keep
 
 torch = pytest.importorskip("torch")
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -30,26 +30,8 @@ from epochal import Loop  # noqa: E402
 ROOT = Path(__file__).parents[2]
 
 
-class Live(Logger):
-    """Keeps what it is handed."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.records, self.ends, self.abouts = [], [], []
-
-    def open(self, about):
-        self.abouts.append(about)
-        return self
-
-    def write(self, records):
-        self.records += records
-
-    def finish(self, end_reason):
-        self.ends.append(end_reason)
-
-
-class Stored(Live):
-    """The same, from the run's store; fails as long as it is told to."""
+class Stored(Keep):
+    """Keeps what it is handed from the run's store; fails as long as it is told to."""
 
     destination = "kept"
     limits = Limits(pause=0.02, longest_pause=0.05)
@@ -96,7 +78,7 @@ def scalars(folder, tag):
 
 
 def test_the_store_hands_over_what_a_live_logger_is_handed():
-    live, stored = Live(), Stored()
+    live, stored = Keep(), Stored()
     run = train([live, stored])
     assert plain(stored.records) == plain(live.records)
     assert [one.values for one in stored.records if one.kind == "params"] == [{"lr": 0.1, "optimizer": "SGD"}]
@@ -106,7 +88,7 @@ def test_the_store_hands_over_what_a_live_logger_is_handed():
 
 
 def test_without_a_store_it_works_live():
-    live, stored = Live(), Stored()
+    live, stored = Keep(), Stored()
     train([live, stored], store=False)
     assert plain(stored.records) == plain(live.records)
     assert not stored.abouts[0].stored
@@ -125,7 +107,7 @@ def test_what_a_destination_lacks_at_the_end_waits_and_is_named():
 
 
 def test_a_destination_that_comes_back_gets_everything_once_and_in_order():
-    live, stored = Live(), Stored()
+    live, stored = Keep(), Stored()
     stored.down = True
     gone = threading.Event()
     stored.report = lambda error: gone.set()
