@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
 # Whole files on two processes of one thread each: so two cores are busy where one training would keep one waiting.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# What they import is compiled once, whatever the environment says: many tests start processes that import PyTorch.
+PARALLEL := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 KILLS ?= 400
 YOLO_KILLS ?= 100
 
@@ -31,7 +32,7 @@ test-all: $(VENV)/.dev
 	$(PARALLEL) $(TEST_ARGS)
 
 test-oldest: $(VENV)-oldest/.oldest
-	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/contract tests/integrations --ignore=tests/contract/test_loggers.py $(TEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/contract tests/integrations --ignore=tests/contract/test_loggers.py $(TEST_ARGS)
 
 torture: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.torture_loop --kills $(KILLS)
