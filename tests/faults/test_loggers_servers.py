@@ -48,7 +48,10 @@ class FakeServer(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
         self.server.asked.set()
-        code, reply = (500, {"error_code": "INTERNAL_ERROR"}) if self.server.broken else (200, self.reply(body))
+        code, reply = (500, {"error_code": "INTERNAL_ERROR"}) if self.server.broken else (200, None)
+        if reply is None:
+            code, reply = self.server.refuse(urlsplit(self.path).path, body) or (200, None)
+            reply = self.reply(body) if code == 200 else reply
         data = json.dumps(reply).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -69,6 +72,7 @@ class FakeServer(BaseHTTPRequestHandler):
             }
         if path.endswith("runs/log-batch"):
             self.server.metrics += [(one["key"], one.get("step", 0), one["value"]) for one in body.get("metrics", [])]
+            self.server.params |= {one["key"]: one["value"] for one in body.get("params", [])}
         if path.endswith("runs/update"):
             self.server.status.append(body["status"])
         return {"run_info": {"run_id": "r"}, "run": {"info": {"run_id": "r"}, "data": {}}}
@@ -80,7 +84,8 @@ class FakeServer(BaseHTTPRequestHandler):
 def server(*, broken=False):
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as made:
         made.broken, made.asked = broken, threading.Event()
-        made.calls, made.metrics, made.status = [], [], []
+        made.calls, made.metrics, made.status, made.params = [], [], [], {}
+        made.refuse = lambda path, body: None
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()
         try:

@@ -170,13 +170,13 @@ with Loop(model=torch.nn.Linear(1, 1), callbacks=[MLflowLogger(sys.argv[1])], di
         for batch in run.batches(range(100)):
             run.log({"train/loss": float(run.step)})
             time.sleep(0.002)
-        print(run.step, flush=True)
+        print(run.step, "mlflow" in sys.modules, flush=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_loggers_apart.py has the same without MLflow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_killed_training_ends_as_failed_once_sync_has_brought_the_rest():
+def test_a_killed_training_ends_as_failed_by_itself_and_its_python_never_saw_mlflow():
     with server() as (made, uri):
         training = subprocess.Popen(
             [sys.executable, "-c", KILLED, uri], stdout=subprocess.PIPE, text=True,
@@ -184,15 +184,32 @@ def test_a_killed_training_ends_as_failed_once_sync_has_brought_the_rest():
         )  # fmt: skip
         assert made.asked.wait(BOUND)
         for _ in range(5):
-            training.stdout.readline()
+            assert training.stdout.readline().endswith("False\n")
+        assert made.status in ([], ["RUNNING"])
         training.send_signal(signal.SIGKILL)
         training.wait()
         training.stdout.close()
-        assert made.status == [], "MLflow believes that it runs"
+        end = time.monotonic() + BOUND
+        while made.status[-1:] != ["FAILED"] and time.monotonic() < end:
+            time.sleep(0.05)
+        assert made.status[-1] == "FAILED"
         run = StoredRun(Path("runs/a"))
-        (done,) = sync(run.path)
-        assert (done.ended, made.status[-1]) == ("crashed", "FAILED")
         assert [step for step, _ in of(made, "train/loss")] == list(run.points("train/loss").steps)
+        while all_cursors(run.file)[0].is_held() and time.monotonic() < end:
+            time.sleep(0.05)
+        (done,) = sync(run.path)
+        assert (done.points, done.ended) == (0, "crashed")
+
+
+def test_a_training_with_its_logger_in_a_process_ends_well():
+    with server() as (made, uri):
+        logger = MLflowLogger(uri.replace("://", "://me:hunter2@"), flush_limit=BOUND)
+        run = train(logger, Steps())
+        assert of(made, "train/loss") == [(step, float(step)) for step in STEPS]
+        assert made.status[-1] == "FINISHED"
+    assert run.past[-1].notes == ()
+    assert logger.run_id == "r"
+    assert b"hunter2" not in (run.dir / "run.db").read_bytes()
 
 
 @pytest.mark.slow

@@ -307,3 +307,72 @@ def test_after_kill_9_sync_brings_every_stored_point_once():
     expected = list(run.points("train/loss").steps)
     assert [step for step, _ in scalars("runs/a/tensorboard", "train/loss")] == expected
     assert len(expected) > 1000
+
+
+def test_of_two_followers_of_one_destination_the_later_one_delivers_alone():
+    from epochal.loggers.follower import Follower, Place
+
+    run = train([])
+    file, delivered = file_of(run.dir), {"first": [], "second": []}
+
+    class Book:
+        def __init__(self, name):
+            self.name = name
+
+        def write(self, records):
+            delivered[self.name] += records
+
+        def finish(self, end_reason):
+            delivered[self.name].append(end_reason)
+
+    def follower(name):
+        return Follower("it", Place("kept it", {}), lambda: file, lambda *_: Book(name), most=10)
+
+    first, second = follower("first"), follower("second")
+    assert first.turn()
+    before = len(delivered["first"])
+    assert before
+    assert second.turn()
+    assert first.turn()
+    first.end(first.writer)
+    first.leave()
+    assert first.abandoned
+    assert len(delivered["first"]) == before, "it has left"
+    while not second.is_drained():
+        assert second.turn()
+    assert plain(delivered["first"] + delivered["second"]) == plain(Feed(file).read(Cursor("kept all")).records)
+    assert load(file, "kept it").by == second.claim
+    second.leave()
+    assert load(file, "kept it").by is None
+
+
+def test_a_store_that_was_made_anew_in_the_same_place_is_delivered_from_its_beginning():
+    import sqlite3
+
+    from epochal.loggers.follower import Follower, Place
+
+    run, records = train([]), []
+
+    class Book:
+        def write(self, found):
+            records.extend(found)
+
+    file = file_of(run.dir)
+    follower = Follower("it", Place("kept it", {}), lambda: file, lambda *_: Book())
+    assert follower.turn()
+    once = len(records)
+    with sqlite3.connect(file) as connection:  # as a new file that is given the old one's number on the disk
+        connection.execute("DELETE FROM cursors")
+    connection.close()
+    assert follower.turn()
+    assert len(records) == 2 * once
+    assert load(file, "kept it").by == follower.claim
+
+
+@pytest.mark.parametrize("torn", ['{"counts": 3}', '{"by": "me", "told": null}', "[]", '{"media": "x"}', "{" * 5000])
+def test_what_is_torn_in_a_cursor_is_as_at_the_beginning(torn):
+    run = train([])
+    connection = open_to_tell(file_of(run.dir))
+    connection.execute("INSERT INTO cursors VALUES ('kept x', ?, 0)", (torn,))
+    connection.close()
+    assert load(file_of(run.dir), "kept x") == Cursor("kept x")

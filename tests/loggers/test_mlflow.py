@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy
 import pytest
@@ -121,15 +122,18 @@ def test_a_run_that_the_store_does_not_know_is_begun_anew(store, client, tmp_pat
     assert "MLflow has no run 000" in caplog.text
 
 
-def test_images_are_artifacts(store, client, tmp_path):
+def test_images_and_texts_are_artifacts(store, client, tmp_path):
     class Images(Callback):
         def on_fit_epoch_end(self, run):
             run.log_image("val/picture", numpy.zeros((4, 5), dtype=numpy.uint8))
+            run.log_text("../samples (5)", f"after {run.step}")
 
     logger = MLflowLogger(store, experiment="images")
     simulate([logger, Images()], EPOCHS)
     found = [one.path for one in client.list_artifacts(logger.run_id, "images/val/picture")]
     assert found == ["images/val/picture/step-1.png", "images/val/picture/step-2.png"]
+    kept = client.download_artifacts(logger.run_id, "texts/samples _5/step-2.txt", str(tmp_path))
+    assert Path(kept).read_text() == "after 2"
 
 
 def test_the_embedded_store_is_one_for_all_runs_and_leaves_no_traces(tmp_path, monkeypatch):

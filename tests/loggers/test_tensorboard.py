@@ -147,3 +147,14 @@ def test_a_missing_package_names_the_cure(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r'pip install "epochal\[tensorboard\]"'):
         TensorBoardLogger()
+
+
+def test_checksums_are_tensorboards_own():
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    from epochal.loggers.crc32c import masked
+
+    random = numpy.random.default_rng(0)
+    for size in (0, 1, 2, 3, 4, 5, 8, 600, 4095, 4096, 4097, 4099, 4100, 12_345):
+        data = random.bytes(size)
+        assert masked(data) == masked_crc32c(data), size

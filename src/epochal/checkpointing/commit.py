@@ -93,11 +93,12 @@ def checksum(content: Content) -> str:
     return f"crc32:{value:08x}"
 
 
-def write_pointer(path: Path, text: str) -> None:
-    """Replace a small text file at once; it is a hint, so it is not forced to the disk."""
+def write_pointer(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Replace a small text file at once; it is a hint, so it is not forced to the disk. ``mode``: who may read it."""
     temporary = path.parent / temporary_name(path.name)
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(text + "\n")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epochal.commands.destinations import LOGGERS, To
 from epochal.core.errors import ArgumentError, EpochalError
-from epochal.loggers.about import About
+from epochal.loggers.about import ENDS, About
 from epochal.loggers.base import Logger
 from epochal.loggers.cursor import Cursor, all_cursors
 from epochal.loggers.feed import MOST
@@ -20,14 +20,6 @@ from epochal.runs.stored import StoredRun
 if TYPE_CHECKING:
     from rich.console import Console
 
-REASONS = {  # the state of a run that is over -> how its training ended
-    "finished": "completed",
-    "stopped": "stopped",
-    "failed": "exception",
-    "interrupted": "interrupted",
-    "preempted": "preempted",
-    "crashed": "crashed",
-}
 HIDDEN = ":***@"  # in place of a password
 TRIES = 3  # of a destination that fails
 PAUSE = 2.0  # seconds between them
@@ -74,13 +66,15 @@ def cursors(run: StoredRun, to: To | None) -> list[Cursor]:
 def deliver(run: StoredRun, cursor: Cursor, *, uri: str | None = None, tell: Tell | None = None) -> Delivery:
     """Deliver to one destination all that it lacks."""
     if cursor.is_held():
-        raise StoreError(f"{cursor.logger} of {run.path} delivers by itself at this moment; wait for its end")
+        raise taken(cursor, run)
     logger = logger_of(cursor, uri)
     follower = follower_of(run, cursor, logger)
     total = follower.waiting()
     failures = 0
     while failures < TRIES:
         done = follower.turn()
+        if follower.abandoned:
+            raise taken(cursor, run)
         if tell is not None and done:
             tell(cursor.logger, follower.accepted, max(total, follower.accepted))
         if done and follower.is_drained():
@@ -89,13 +83,12 @@ def deliver(run: StoredRun, cursor: Cursor, *, uri: str | None = None, tell: Tel
         if not done and failures < TRIES:
             sleep(PAUSE)
     session = run.sessions[-1]
-    ended = session["state"] if session["state"] in REASONS else None
+    ended = session["state"] if session["state"] in ENDS else None
     try:
         if failures == TRIES:
             raise unreachable(follower, run)
-        told = cursor.ended == session["id"] and not follower.accepted
-        if ended is not None and follower.writer is not None and not told:
-            follower.end_reason = REASONS[ended]
+        if ended is not None and follower.writer is not None:  # one that was opened must be ended, if once more
+            follower.end_reason = ENDS[ended]
             follower.end(follower.writer)
             if not follower.finished:
                 raise unreachable(follower, run)
@@ -105,11 +98,16 @@ def deliver(run: StoredRun, cursor: Cursor, *, uri: str | None = None, tell: Tel
     return Delivery(cursor.logger, follower.accepted, where, ended)
 
 
+def taken(cursor: Cursor, run: StoredRun) -> StoreError:
+    """Return the error of a destination that another process serves."""
+    return StoreError(f"{cursor.logger} of {run.path} delivers by itself at this moment; wait for its end")
+
+
 def follower_of(run: StoredRun, cursor: Cursor, logger: Logger) -> Follower:
     """Return what delivers: on this thread, by turns."""
     sessions = run.sessions
     about, last = sessions[0]["about"], sessions[-1]
-    over = (last["ended"] or last["beat"]) if last["state"] in REASONS else None
+    over = (last["ended"] or last["beat"]) if last["state"] in ENDS else None
 
     def opens(file: Path, told: Any) -> Any:
         return logger.open(

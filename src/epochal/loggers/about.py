@@ -7,6 +7,15 @@ from typing import Any
 
 from epochal.core.errors import ArgumentError
 
+ENDS = {  # the state of a run that is over -> how its training ended
+    "finished": "completed",
+    "stopped": "stopped",
+    "failed": "exception",
+    "interrupted": "interrupted",
+    "preempted": "preempted",
+    "crashed": "crashed",
+}
+
 
 @dataclass(frozen=True)
 class About:

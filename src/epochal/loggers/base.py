@@ -34,7 +34,8 @@ class Logger(Callback):
     - "epoch": one per finished epoch: means of what was logged in batches, ``lr/<group>``, ``fitness``, ``seconds``
     - "final": what a validation outside the epochs measured, once, at the end
     - "layers": what a monitor measured inside the model at ``at.step``; it may come after later records
-    - "params": hyper-parameters; "image": name -> array or path; "text": name -> text, to loggers without a store
+    - "params": hyper-parameters; "image": name -> array or path, and ``boxes``; "text": name -> text
+    - "histogram": name -> ``Histogram``, from the store only
 
     A logger that names its ``destination`` and says in ``options`` how it is made anew is handed what the run's store
     holds, once it is durable there, where the run has a store: whatever the destination does, nothing is lost, and
@@ -58,6 +59,7 @@ class Logger(Callback):
     guarded = True
     replaces: ClassVar[frozenset[str]] = frozenset()
     destination: ClassVar[str] = ""  # of one that reads the run's store: "mlflow"
+    apart: ClassVar[bool] = False  # it then works in a process of its own; not handed down to classes derived from it
     limits: ClassVar[Limits] = Limits()
     keep_native: bool = False
     flush_limit: float = 10.0
@@ -80,6 +82,10 @@ class Logger(Callback):
 
     def options(self) -> dict[str, Any]:
         """Return the options that make such a logger anew, as JSON values and without secrets."""
+        return {}
+
+    def private(self) -> dict[str, Any]:
+        """Return options that take the place of others in a process of the logger's own, as JSON values: never kept."""
         return {}
 
     def needs_folder(self) -> bool:

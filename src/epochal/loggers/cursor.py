@@ -7,10 +7,17 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import time
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from epochal.core.errors import EpochalError
 from epochal.runs.process import host_name, started
 from epochal.runs.schema import open_to_read, open_to_tell
+
+Standing = Literal["ours", "taken", "lost"]
+
+
+class TakenOver(EpochalError):
+    """Another follower delivers to the same destination by now."""
 
 
 def _texts() -> dict[str, Any]:
@@ -68,42 +75,84 @@ class Cursor:
         import os
 
         by = self.by
-        if not by or by.get("host") != host_name() or by.get("pid") == os.getpid() or not by.get("started"):
-            return False
-        return started(int(by["pid"])) == by["started"]
+        return by is not None and by.get("pid") != os.getpid() and is_alive(by)
 
 
 def load(file: Path, reader: str) -> Cursor:
     """Return a reader's cursor, at the beginning where there is none; StoreError where the run has no store."""
     with closing(open_to_read(file)) as connection:
-        row = connection.execute("SELECT place FROM cursors WHERE reader = ?", (reader,)).fetchone()
-    return Cursor(reader) if row is None else decoded(reader, row[0])
+        return found(connection, reader) or Cursor(reader)
+
+
+def found(connection: sqlite3.Connection, reader: str) -> Cursor | None:
+    """Return a reader's cursor, if there is one."""
+    row = connection.execute("SELECT place FROM cursors WHERE reader = ?", (reader,)).fetchone()
+    return None if row is None else decoded(reader, row[0])
 
 
 def all_cursors(file: Path) -> list[Cursor]:
     """Return the cursors of all readers of a run's store."""
     with closing(open_to_read(file)) as connection:
-        found = connection.execute("SELECT reader, place FROM cursors ORDER BY rowid").fetchall()
-    return [decoded(reader, place) for reader, place in found]
+        rows = connection.execute("SELECT reader, place FROM cursors ORDER BY rowid").fetchall()
+    return [decoded(reader, place) for reader, place in rows]
 
 
 def decoded(reader: str, place: str) -> Cursor:
-    """Return the cursor that was written; fields that we do not know are left out."""
-    with suppress(ValueError):
+    """Return the cursor that was written; fields that we do not know, or that are torn, are left out."""
+    with suppress(ValueError, RecursionError):
         known: Any = json.loads(place)
         if isinstance(known, dict):
             values = cast("dict[str, Any]", known)
-            return Cursor(reader, **{name: values[name] for name in Cursor.__match_args__[1:] if name in values})
+            usual = asdict(Cursor(reader))
+            fits = {name: value for name, value in values.items() if name in usual and is_like(value, usual[name])}
+            fits.pop("reader", None)
+            return Cursor(reader, **fits)
     return Cursor(reader)
 
 
-def save(file: Path, cursor: Cursor) -> None:
-    """Keep a cursor; sqlite3.Error or StoreError where that cannot be, now."""
+def is_like(value: Any, usual: Any) -> bool:
+    """Say whether a field's value is of the kind that it has at the beginning.
+
+    >>> is_like({"a": 1}, {}), is_like(None, {}), is_like({"pid": 7}, None)
+    (True, False, True)
+    """
+    return isinstance(value, (dict, type(None))) if usual is None else type(value) is type(usual)
+
+
+def standing(file: Path, cursor: Cursor) -> Standing:
+    """Say whether the store still has a follower's claim: "ours", "taken" by another, or "lost" with its file."""
+    with closing(open_to_read(file)) as connection:
+        kept = found(connection, cursor.reader)
+    return "lost" if kept is None else "taken" if is_taken(kept.by, cursor.by) else "ours"
+
+
+def is_taken(by: Mapping[str, Any] | None, mine: Mapping[str, Any] | None) -> bool:
+    """Say whether a living follower that is not ours has the claim."""
+    return bool(by) and by != mine and is_alive(by)
+
+
+def is_alive(by: Mapping[str, Any]) -> bool:
+    """Say whether a process of this machine lives."""
+    told = by.get("started")
+    return bool(told) and by.get("host") == host_name() and started(int(by.get("pid", 0))) == told
+
+
+def save(file: Path, cursor: Cursor, *, claim: Mapping[str, Any] | None = None) -> None:
+    """Keep a cursor; sqlite3.Error or StoreError where that cannot be, now.
+
+    ``claim``: TakenOver, and nothing is kept, where another follower has claimed the destination since.
+    """
     place = asdict(cursor)
     del place["reader"]
     with closing(open_to_tell(file)) as connection:
         connection.execute("PRAGMA synchronous=NORMAL")  # what a power cut takes away is sent again, and counts once
+        connection.execute("BEGIN IMMEDIATE")
+        kept = found(connection, cursor.reader) if claim is not None else None
+        if kept is not None and is_taken(kept.by, claim):
+            connection.execute("ROLLBACK")
+            raise TakenOver(f"another process delivers to {cursor.destination} by now")
         keep(connection, cursor.reader, json.dumps(place, default=str))
+        connection.execute("COMMIT")
 
 
 def keep(connection: sqlite3.Connection, reader: str, place: str) -> None:

@@ -13,16 +13,15 @@ from zlib import crc32
 from epochal.core.host import Record
 from epochal.core.metrics import At
 from epochal.loggers.cursor import Cursor
-from epochal.runs.png import Png
+from epochal.loggers.pictures import medium_of
 from epochal.runs.points import Points, decode
 from epochal.runs.schema import open_to_read
 from epochal.runs.tail import SEALED
 
 MOST = 20_000  # points of one batch, about
-IMAGES = 16  # of one batch
+MEDIA = 16  # images, texts and histograms of one batch
 KINDS = {"batch": "metrics", "point": "metrics"}  # scope of a series -> kind of its records, where they differ
 ORDER = {"epoch": 1, "final": 2}  # at one step: what was logged, then the epoch's row, then what came last
-CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # a PNG's colour type -> channels; source: PNG specification, 11.2.1
 NEVER = 1 << 62  # a step, an epoch
 Key = tuple[int, int, int, float, str, int]
 
@@ -81,7 +80,7 @@ class Feed:
             connection.execute("BEGIN")  # one moment of the file
             params, cursor = self.params(connection, cursor)
             ends, back = ends_of(connection), None
-            images, cursor = self.images(connection, cursor, ends)
+            media, cursor = self.media(connection, cursor, ends)
             for attempt, end in ends.items():
                 if attempt < cursor.attempt:
                     continue
@@ -96,8 +95,8 @@ class Feed:
                         counts[key] = counts.get(key, 0) + len(found)
                     cursor = replace(cursor, counts=counts)
                     records = regrouped({series[number]: found for number, found in points.items()}, end)
-                    return Batch([*params, *records, *images], sum(map(len, points.values())), cursor, back)
-        return Batch([*params, *images], 0, cursor, back)
+                    return Batch([*params, *records, *media], sum(map(len, points.values())), cursor, back)
+        return Batch([*params, *media], 0, cursor, back)
 
     def waiting(self, cursor: Cursor) -> int:
         """Return how many points were not delivered yet."""
@@ -116,18 +115,20 @@ class Feed:
         begun = connection.execute("SELECT max(started) FROM sessions").fetchone()[0] or 0.0
         return [Record("params", new, At(0, None, 0), begun)], replace(cursor, params={**cursor.params, **sums})
 
-    def images(
+    def media(
         self, connection: sqlite3.Connection, cursor: Cursor, ends: Mapping[int, End]
     ) -> tuple[list[Record], Cursor]:
-        """Return the next images."""
+        """Return the next images, texts and histograms."""
         records: list[Record] = []
-        for number, attempt, name, step, epoch, time, data in connection.execute(
-            "SELECT id, attempt, name, step, epoch, time, data FROM media WHERE kind = 'image' AND id > ?"
-            " ORDER BY id LIMIT ?",
-            (cursor.media, IMAGES),
+        for number, attempt, kind, name, step, epoch, time, about, data in connection.execute(
+            "SELECT id, attempt, kind, name, step, epoch, time, about, data FROM media"
+            " WHERE kind IN ('image', 'text', 'histogram') AND id > ? ORDER BY id LIMIT ?",
+            (cursor.media, MEDIA),
         ):
-            if not ends.get(attempt, End()).is_before(step, epoch):
-                records.append(Record("image", {name: png_of(bytes(data))}, At(epoch, None, step), time))
+            found = None if ends.get(attempt, End()).is_before(step, epoch) else medium_of(kind, about, bytes(data))
+            if found is not None:
+                value, boxes = found
+                records.append(Record(kind, {name: value}, At(epoch, None, step), time, boxes))
             cursor = replace(cursor, media=number)
         return records, cursor
 
@@ -232,12 +233,6 @@ def regrouped(found: Mapping[tuple[str, str], Points], end: End) -> list[Record]
         Record(KINDS.get(scope, scope), values, At(epoch, 0 if scope == "batch" else None, step), time)
         for (epoch, step, _, time, scope, _), values in sorted(groups.items(), key=lambda one: one[0])
     ]
-
-
-def png_of(data: bytes) -> Png:
-    """Return a PNG with its size, read from its head."""
-    width, height = (int.from_bytes(data[begin : begin + 4], "big") for begin in (16, 20))
-    return Png(data, height, width, CHANNELS.get(data[25], 3))
 
 
 def key_of(scope: str, name: str) -> str:

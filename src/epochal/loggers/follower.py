@@ -3,12 +3,14 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import uuid4
 
-from epochal.loggers.cursor import Cursor, load, save
+from epochal.loggers.cursor import Cursor, TakenOver, load, save, standing
 from epochal.loggers.feed import MOST, Feed
 from epochal.loggers.worker import PATIENCE, TRIES, Limits, Outcome, Worker, Writer
 from epochal.runs.process import this_process
@@ -34,7 +36,7 @@ class Follower(Worker):
     told of itself the last time. A writer may have ``remember()``, which tells that, ``begins``: whether the
     destination has nothing of the run, so that everything is delivered again, and ``go_back(step)``: what comes next
     begins again behind this step. The cursor is kept after each batch that was accepted; what an error makes come twice
-    is told apart by the destination, or taken back by its writer.
+    is told apart by the destination, or taken back by its writer. Whoever claims the cursor later delivers alone.
     """
 
     def __init__(
@@ -55,7 +57,8 @@ class Follower(Worker):
         self.identity: tuple[int, int] | None = None  # of the file that the cursor belongs to
         self.points = self.accepted = 0  # in hand; delivered by this process
         self.back: int | None = None  # the step behind which what is in hand begins again
-        self.drained = False
+        self.drained = self.claimed = False
+        self.claim = {**this_process(), "follower": uuid4().hex}
         self.spent = 0.0  # seconds of the last turn
 
     # -- on the training thread -------------------------------------------------------------------------------------
@@ -124,11 +127,13 @@ class Follower(Worker):
             self.drained = True
             return
         self.find_cursor(file)
+        if self.is_taken_over(file):
+            return
         if self.writer is None:
             self.writer = self.open()
         if not self.held:
             self.take()
-        self.drained = not self.held and not self.points
+        self.drained = not self.held and not self.points and self.next == self.cursor
         go_back: Callable[[int], None] | None = getattr(self.writer, "go_back", None)
         if self.back is not None and go_back is not None:
             go_back(self.back)
@@ -148,9 +153,20 @@ class Follower(Worker):
             return
         cursor = load(file, self.place.reader)
         told = cursor.told or (self.cursor.told if self.cursor is not None else {})
-        self.cursor = replace(cursor, options=self.place.options, told=told, by=this_process())
-        self.identity, self.held, self.points = identity, [], 0
+        self.cursor = replace(cursor, options=self.place.options, told=told, by=self.claim)
+        self.identity, self.held, self.points, self.claimed = identity, [], 0, False
         self.keep(self.cursor)  # what `epochal sync` needs, should the destination never answer
+
+    def is_taken_over(self, file: Path) -> bool:
+        """Say whether another follower has the claim, so that this one leaves; one lost with its file is made anew."""
+        assert self.cursor is not None
+        if self.claimed:
+            held = standing(file, self.cursor)
+            if held == "lost":
+                self.identity = None
+                self.find_cursor(file)
+            self.abandoned = self.abandoned or held == "taken"
+        return self.abandoned
 
     def take(self) -> None:
         """Take the next batch from the store."""
@@ -194,7 +210,10 @@ class Follower(Worker):
             cursor = replace(cursor, by=None)
         try:
             if file is not None:
-                save(file, cursor)
+                save(file, cursor, claim=self.claim if self.claimed else None)
+                self.claimed = True
+        except TakenOver:
+            self.abandoned = True
         except (sqlite3.Error, OSError, StoreError) as error:
             logger.debug("%s: how far it has come could not be kept: %s", self.name, error)
 
@@ -205,14 +224,20 @@ class Follower(Worker):
         writer, self.writer = self.writer, None
         if writer is None or self.failures < TRIES or self.passing(error) or not self.held:
             return
-        count = len(self.held)
-        self.write_singly(writer)
+        before, count = self.held, len(self.held)
+        if not self.write_apart(writer):
+            self.held = before  # what was accepted meanwhile counts once
+            return
         if count == 1 or len(self.held) < count:  # else it is not the records that are wrong
             self.writer = writer
             self.settle(written=False)
 
     def end(self, writer: Writer) -> None:
         """Tell the end, and remember of which session it was."""
+        with suppress(sqlite3.Error, OSError, StoreError):
+            file = self.file()
+            if file is not None and self.is_taken_over(file):
+                return
         super().end(writer)
         if self.finished and self.cursor is not None:
             self.cursor = replace(self.cursor, told=told_by(writer, self.cursor.told), ended=self.session())

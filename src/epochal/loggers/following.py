@@ -1,6 +1,7 @@
 """One training of one logger whose run has a store: what the logger delivers is read from there."""
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from epochal.core.log import log
 from epochal.core.preemption import within
 from epochal.loggers.about import About
+from epochal.loggers.courier import Courier, Order
 from epochal.loggers.follower import Follower, Place
 from epochal.loggers.worker import Limits, Outcome, Writer, first_line
 
@@ -23,11 +25,24 @@ class Served(Protocol):
     """What is asked of a logger."""
 
     destination: ClassVar[str]
+    apart: ClassVar[bool]
     limits: ClassVar[Limits]
     flush_limit: float
 
     def options(self) -> dict[str, Any]:
         """Return the options that make it anew."""
+        ...
+
+    def private(self) -> dict[str, Any]:
+        """Return options of its own process, which are never kept."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it knows of its destination."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take that back."""
         ...
 
     def is_passing(self, error: Exception) -> bool:
@@ -46,14 +61,37 @@ class Following:
         self.owner, self.run, self.recorder, self.resumed = owner, run, recorder, resumed
         self.step, self.started = run.engine.step, time.time()
         self.last: Path | None = None
-        label = run.label(cast("Callback", owner))
-        place = Place(f"{owner.destination} {label}", owner.options())
-        self.follower = Follower(
-            label, place, self.file, self.opens, limits=owner.limits, passing=owner.is_passing
+        self.follower = self.courier() if is_apart(owner) else self.own_thread()
+
+    def place(self) -> Place:
+        """Return the name under which the destination's cursor is kept, and the options that are kept with it."""
+        owner = self.owner
+        return Place(f"{owner.destination} {self.label}", owner.options())
+
+    @property
+    def label(self) -> str:
+        """The logger's name."""
+        return self.run.label(cast("Callback", self.owner))
+
+    def own_thread(self) -> Follower:
+        """Return what delivers on a thread of this process."""
+        owner = self.owner
+        return Follower(
+            self.label, self.place(), self.file, self.opens, limits=owner.limits, passing=owner.is_passing
         )  # fmt: skip
 
+    def courier(self) -> Courier:
+        """Return what has a process deliver."""
+        owner, run, kind, place = self.owner, self.run, type(self.owner), self.place()
+        order = Order(
+            kind.__module__, kind.__qualname__, {**place.options, **owner.private()}, dict(place.options),
+            owner.state_dict(), self.label, place.reader, run.name, run.host, self.resumed, self.step, self.started,
+            os.getpid(),
+        )  # fmt: skip
+        return Courier(order, self.file, owner.load_state_dict)
+
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, or the process."""
         self.follower.start()
 
     def file(self) -> Path | None:
@@ -89,7 +127,13 @@ class Following:
             log().warning("%s", said)
 
 
-def told(follower: Follower, outcome: Outcome) -> str | None:
+def is_apart(owner: Served) -> bool:
+    """Say whether a logger works in a process of its own; where Python cannot be started again it is a thread."""
+    is_python = bool(sys.executable) and not getattr(sys, "frozen", False)  # else it would start the program again
+    return is_python and bool(vars(type(owner)).get("apart"))
+
+
+def told(follower: Follower | Courier, outcome: Outcome) -> str | None:
     """Return in words what the destination lacks and what brings it, or None if it lacks nothing."""
     file = follower.file()
     if file is None or follower.cursor is None:

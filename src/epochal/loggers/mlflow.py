@@ -2,17 +2,15 @@
 
 import logging
 import os
-import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epochal.core.errors import MissingExtra
 from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
+from epochal.loggers.mlflow_artifacts import Artifacts
 from epochal.loggers.mlflow_client import (
     Value,
     client_of,
@@ -23,8 +21,11 @@ from epochal.loggers.mlflow_client import (
     store_folder,
     without_password,
 )
-from epochal.loggers.worker import Limits
-from epochal.runs.png import as_png
+from epochal.loggers.mlflow_names import safe
+from epochal.loggers.worker import Limits, first_line
+
+if TYPE_CHECKING:
+    from epochal.core.run import Run
 
 logger = logging.getLogger("epochal")
 STATUS = {
@@ -49,17 +50,18 @@ METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # of one log_batch, MLflow's own li
 
 
 class MLflowLogger(Logger):
-    """Log to MLflow: metrics over ``run.step``, hyper-parameters, images as artifacts, and a truthful end.
+    """Log to MLflow: metrics over ``run.step``, hyper-parameters, images and texts as artifacts, and a truthful end.
 
     Where: ``uri``, else what ``MLFLOW_TRACKING_URI`` or ``mlflow.set_tracking_uri`` says, else an embedded SQLite store
     shared by all runs, ``runs/mlflow.db`` (``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`` shows it). Under
     which names: ``experiment`` (default ``MLFLOW_EXPERIMENT_NAME``, else "epochal"), ``run_name`` (default the run's
     name), ``tags``. A resumed training goes on in the same MLflow run. Characters that MLflow does not allow in a
     metric's name become "_". Runs end as FINISHED (completed, stopped), FAILED (exception) or KILLED (interrupted,
-    preempted). A server that does not answer is tried again and never waited for; what it lacks at the end of the
-    training ``epochal sync RUN`` brings later, where the run has a store. ``flush_limit`` is in seconds, by default 20
-    for a server and 60 for the embedded store, whose making takes some seconds. MissingExtra where mlflow is not
-    installed.
+    preempted), also where the training was killed. A server that does not answer is tried again and never waited for.
+    Where the run has a store all of this is done in a process of its own, which a class derived from this one asks for
+    with ``apart = True``, and ``epochal sync RUN`` brings what the server lacks at the end. ``flush_limit`` is in
+    seconds, by default 20 for a server and 60 for the embedded store, whose making takes some seconds. MissingExtra
+    where mlflow is not installed.
 
     >>> MLflowLogger(experiment="digits").replaces
     frozenset({'mlflow'})
@@ -68,6 +70,7 @@ class MLflowLogger(Logger):
     replaces: ClassVar[frozenset[str]] = frozenset({"mlflow"})
     destination: ClassVar[str] = "mlflow"
     limits: ClassVar[Limits] = Limits(pause=1.0)
+    apart: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class MLflowLogger(Logger):
         self.uri, self.experiment, self.run_name = uri, experiment, run_name
         self.tags = dict(tags or {})
         self.run_id: str | None = None
+        self.artifacts = Artifacts()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the MLflow run's id: a resumed training goes on in it."""
@@ -99,6 +103,11 @@ class MLflowLogger(Logger):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back the MLflow run's id."""
         self.run_id = state["run_id"]
+
+    def on_train_start(self, run: "Run") -> None:
+        """Begin to listen; the store of artifacts has its chances anew."""
+        self.artifacts = Artifacts()
+        super().on_train_start(run)
 
     def options(self) -> dict[str, Any]:
         """Return where and under which names it logs."""
@@ -109,14 +118,17 @@ class MLflowLogger(Logger):
             "tags": self.tags,
         }  # fmt: skip
 
+    def private(self) -> dict[str, Any]:
+        """Return the address as it is, with its password."""
+        return {"uri": self.uri or configured_uri()}
+
     def needs_folder(self) -> bool:
         """Say whether the run's folder is wanted: for the embedded store only."""
         return (self.uri or configured_uri()) is None
 
     def is_passing(self, error: Exception) -> bool:
         """Say whether a server may recover from this: no connection, 429 and 5xx, a locked database."""
-        code = getattr(error, "error_code", None)
-        return code in PASSING if code is not None else isinstance(error, OSError)
+        return may_pass(error)
 
     def open(self, about: About) -> "MLflowWriter":
         """Find or make experiment and run."""
@@ -134,7 +146,7 @@ class MLflowLogger(Logger):
                 run_id = self.make_run(client, about, artifacts)
             self.run_id = run_id
             known = client.get_run(run_id).data.params if about.resumed or about.stored else {}
-        writer = MLflowWriter(client, str(run_id), known, uri=without_password(uri), ended=about.ended)
+        writer = MLflowWriter(client, str(run_id), known, self.artifacts, uri=without_password(uri), ended=about.ended)
         writer.begins = begins or (bool(about.told) and not told)  # of another server too
         writer.curves.load_state_dict({} if writer.begins else told.get("curves", {}))
         return writer
@@ -151,16 +163,29 @@ class MLflowLogger(Logger):
         return str(made.info.run_id)
 
 
+def may_pass(error: Exception) -> bool:
+    """Say whether an error is one of a server or of the way to it, and not of what was sent.
+
+    >>> may_pass(ConnectionRefusedError()), may_pass(ValueError())
+    (True, False)
+    """
+    code = getattr(error, "error_code", None)
+    return code in PASSING if code is not None else isinstance(error, OSError)
+
+
 def taken_up(client: Any, run_id: str) -> bool:
-    """Let a resumed training's run go on; False, said as a warning, where the store does not know it."""
+    """Let a resumed training's run go on; False, said as a warning, where the store has no such run any more."""
     try:
-        client.update_run(run_id, status="RUNNING")
+        is_there = client.get_run(run_id).info.lifecycle_stage != "deleted"
+        if is_there:
+            client.update_run(run_id, status="RUNNING")
     except Exception as error:
         if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
             raise
+        is_there = False
+    if not is_there:
         logger.warning("MLflow has no run %s, in which this training should go on; a new run begins.", run_id)
-        return False
-    return True
+    return is_there
 
 
 def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
@@ -180,9 +205,10 @@ class MLflowWriter:
     """One MLflow run; ``begins``: the server has nothing of it yet; ``ended``: when its training ended."""
 
     def __init__(
-        self, client: Any, run_id: str, known: Mapping[str, str], *, uri: str, ended: float | None = None
-    ) -> None:
-        self.client, self.run_id, self.uri, self.ended = client, run_id, uri, ended
+        self, client: Any, run_id: str, known: Mapping[str, str], artifacts: Artifacts, *, uri: str,
+        ended: float | None = None,
+    ) -> None:  # fmt: skip
+        self.client, self.run_id, self.artifacts, self.uri, self.ended = client, run_id, artifacts, uri, ended
         self.known = set(known)  # MLflow refuses to change a parameter
         self.curves = Curves()
         self.begins = False
@@ -196,11 +222,7 @@ class MLflowWriter:
 
     def write(self, records: Sequence[Record]) -> None:
         """Send these records in batches; what is sent twice after an error counts once."""
-        from mlflow.entities import Param
-
         params = {name: value for record in records if record.kind == "params" for name, value in record.values.items()}
-        texts = {safe(name): str(value)[:LONGEST_PARAM] for name, value in params.items()}
-        new = [Param(name, text) for name, text in texts.items() if name not in self.known]
         metrics = [
             Value(safe(name), value, int(points.time * 1000), points.step)
             for points in self.curves.points(records)
@@ -213,38 +235,41 @@ class MLflowWriter:
             for name, value in record.values.items()
         ]
         with quick_calls():
-            for part in parts(new, PARAMS_AT_ONCE):
-                self.client.log_batch(self.run_id, params=part, synchronous=True)
-                self.known.update(param.key for param in part)
+            self.params(params)
             for part in parts(metrics, METRICS_AT_ONCE):
                 log_values(self.client, self.run_id, part)
-            for record in records:
-                if record.kind == "image":
-                    self.images(record)
+            self.artifacts.send(self.client, self.run_id, records)
 
-    def images(self, record: Record) -> None:
-        """Send images as PNG artifacts, ``images/<name>/step-<n>.png``."""
-        for name, image in record.values.items():
-            with tempfile.TemporaryDirectory(prefix="epochal-") as folder:
-                file = Path(folder) / f"step-{record.at.step}.png"
-                file.write_bytes(as_png(image).data)
-                self.client.log_artifact(self.run_id, str(file), f"images/{safe(name)}")
+    def params(self, given: Mapping[str, Any]) -> None:
+        """Send the hyper-parameters that MLflow does not have."""
+        texts = {safe(name): str(value)[:LONGEST_PARAM] for name, value in given.items()}
+        new = [(name, text) for name, text in texts.items() if name not in self.known]
+        for part in parts(new, PARAMS_AT_ONCE):
+            self.some_params(part)
+
+    def some_params(self, given: Sequence[tuple[str, str]]) -> None:
+        """Send a few; one that the server refuses (an older one takes 500 characters) costs only itself."""
+        from mlflow.entities import Param
+
+        try:
+            self.client.log_batch(self.run_id, params=[Param(*one) for one in given], synchronous=True)
+        except Exception as error:
+            if may_pass(error):
+                raise
+            if len(given) == 1:
+                logger.warning("MLflow refuses the parameter %s: %s", given[0][0], first_line(error))
+            for one in given if len(given) > 1 else ():
+                self.some_params([one])
+        self.known.update(name for name, _ in given)
 
     def finish(self, end_reason: str) -> None:
         """End the run truthfully."""
         with quick_calls():
             self.client.set_tag(self.run_id, "epochal.end_reason", end_reason)
+            if self.artifacts.left_out:
+                self.client.set_tag(self.run_id, "epochal.artifacts_left_out", str(self.artifacts.left_out))
             ended = None if self.ended is None else int(self.ended * 1000)
             self.client.set_terminated(self.run_id, status=STATUS[end_reason], end_time=ended)
-
-
-def safe(name: str) -> str:
-    """Return a name as MLflow allows it: letters, digits, "_", "-", ".", "/" and spaces.
-
-    >>> safe("metrics/mAP50-95(B)")
-    'metrics/mAP50-95_B'
-    """
-    return re.sub(r"[^\w\-./ ]+", "_", name).strip("_/ ") or "_"
 
 
 def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -152,7 +152,10 @@ def log_values(client: Any, run_id: str, values: Sequence[Value]) -> None:
         client.log_batch(run_id, metrics=[entities.Metric(*value) for value in values], synchronous=True)
         return
     api = importlib.import_module("mlflow.protos.service_pb2").LogBatch
-    metrics = [{**value._asdict(), "value": as_json_number(value.value)} for value in values]
+    metrics = [
+        {"key": key, "value": as_json_number(value), "timestamp": timestamp, "step": step}
+        for key, value, timestamp, step in values
+    ]
     store._call_endpoint(api, json.dumps({"run_id": run_id, "metrics": metrics}))
 
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -12,16 +13,17 @@ from typing import Any, ClassVar
 from epochal.core.errors import MissingExtra
 from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
+from epochal.loggers.crc32c import masked
 from epochal.loggers.curves import Curves
 from epochal.loggers.files import LogFile
+from epochal.loggers.pictures import Histogram, picture_of
 from epochal.loggers.worker import Limits
-from epochal.runs.png import as_png
 
 _numbers = itertools.count()
 
 
 class TensorBoardLogger(Logger):
-    """Write TensorBoard event files: scalars over ``run.step``, hyper-parameters and images.
+    """Write TensorBoard event files: scalars over ``run.step``, hyper-parameters, images, texts and histograms.
 
     ``dir`` defaults to ``tensorboard`` in the run's folder: ``tensorboard --logdir runs`` shows all runs. Values of
     batches keep their name, their means over an epoch are ``epoch/<name>``; ``lr/<group>`` and ``fitness`` come once
@@ -159,21 +161,49 @@ class TensorBoardWriter:
         return self.event_pb2.Event(wall_time=when, step=step, summary=summary).SerializeToString()
 
     def others(self, record: Record) -> Iterator[bytes]:
-        """Return the events of layers, images and hyper-parameters."""
+        """Return the events of layers, images, texts, histograms and hyper-parameters."""
         if record.kind == "layers":  # these come late, which is no rollback
             value_of = self.summary_pb2.Summary.Value
             values = [value_of(tag=tag, simple_value=value) for tag, value in record.values.items()]
             yield self.event(values, record.at.step, record.time)
         elif record.kind == "image":
             for name, image in record.values.items():
-                png = as_png(image)
+                png = picture_of(image, record.boxes)
                 shown = self.summary_pb2.Summary.Image(
                     height=png.height, width=png.width, colorspace=png.channels, encoded_image_string=png.data
                 )
                 value = self.summary_pb2.Summary.Value(tag=name, image=shown)
                 yield self.event([value], record.at.step, record.time)
+        elif record.kind == "text":
+            yield self.event([self.text(*one) for one in record.values.items()], record.at.step, record.time)
+        elif record.kind == "histogram":
+            yield self.event([self.histogram(*one) for one in record.values.items()], record.at.step, record.time)
         elif record.kind == "params":
             yield self.params(record.values)
+
+    def text(self, name: str, text: str) -> Any:
+        """Return a text as the TEXT page reads it, which takes it for Markdown."""
+        from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2, types_pb2
+
+        tensors: Any = tensor_pb2  # made at import: no type checker knows them
+        shapes: Any = tensor_shape_pb2
+        types: Any = types_pb2
+        shape = shapes.TensorShapeProto(dim=[shapes.TensorShapeProto.Dim(size=1)])
+        data = [text.encode("utf-8", "replace")]
+        tensor = tensors.TensorProto(dtype=types.DT_STRING, string_val=data, tensor_shape=shape)
+        plugin = self.summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
+        return self.summary_pb2.Summary.Value(
+            tag=name, metadata=self.summary_pb2.SummaryMetadata(plugin_data=plugin), tensor=tensor
+        )
+
+    def histogram(self, name: str, shown: Histogram) -> Any:
+        """Return a histogram; its sums are what mean and deviation say."""
+        count = float(sum(shown.counts))
+        summed = self.summary_pb2.HistogramProto(
+            min=shown.low, max=shown.high, num=count, sum=shown.mean * count,
+            sum_squares=(shown.deviation**2 + shown.mean**2) * count, bucket_limit=shown.edges[1:], bucket=shown.counts,
+        )  # fmt: skip
+        return self.summary_pb2.Summary.Value(tag=name, histo=summed)
 
     def params(self, params: Mapping[str, Any]) -> bytes:
         """Return hyper-parameters as the HPARAMS page reads them: numbers, booleans, else text."""
@@ -215,10 +245,5 @@ def event_file_name() -> str:
 
 def framed(event: bytes) -> bytes:
     """Return an event as a record of the file: length, checksum, data, checksum."""
-    import io
-
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    out = io.BytesIO()
-    RecordWriter(out).write(event)
-    return out.getvalue()
+    head = struct.pack("<Q", len(event))
+    return b"".join((head, struct.pack("<I", masked(head)), event, struct.pack("<I", masked(event))))

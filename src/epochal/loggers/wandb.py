@@ -12,23 +12,24 @@ from epochal.core.errors import ArgumentError, MissingExtra
 from epochal.core.host import Record
 from epochal.loggers.base import About, Logger
 from epochal.loggers.curves import Curves
+from epochal.loggers.pictures import Histogram, picture_of
 from epochal.loggers.worker import Limits
-from epochal.runs.png import as_png
 
 Mode = Literal["offline", "online"]
 STEP = "step"  # the metric that all others are drawn over
+MOST_BINS = 512  # of a histogram, W&B's own limit
 LAST = 10.0  # seconds that W&B itself may take to end a run
 
 
 class WandbLogger(Logger):
-    """Log to Weights & Biases: metrics over ``step``, hyper-parameters, images, and how the training ended.
+    """Log to Weights & Biases: metrics over ``step``, hyper-parameters, images, texts, histograms, and how it ended.
 
     ``project`` is W&B's (default ``WANDB_PROJECT``, else "epochal"), ``run_name`` the run's own by default. ``mode``:
     "offline" writes ``wandb/offline-run-...`` into the run's folder (or ``dir``), which ``wandb sync`` uploads;
     "online" uploads at once. None is what ``WANDB_MODE`` says, else online for who is logged in, else offline. All of
-    it happens off the training thread; each training that goes on writes an offline run of its own with the same id,
-    which ``wandb sync --append`` adds. Nothing about the machine, the code or the console is sent. MissingExtra where
-    wandb is not installed.
+    it happens off the training thread, in a process of its own where the run has a store; each training that goes on
+    writes an offline run of its own with the same id, which ``wandb sync --append`` adds. Nothing about the machine,
+    the code or the console is sent. MissingExtra where wandb is not installed.
 
     >>> WandbLogger("digits", mode="offline").replaces
     frozenset({'wandb'})
@@ -37,6 +38,7 @@ class WandbLogger(Logger):
     replaces: ClassVar[frozenset[str]] = frozenset({"wandb"})
     destination: ClassVar[str] = "wandb"
     limits: ClassVar[Limits] = Limits(pause=1.0)
+    apart: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -143,22 +145,28 @@ class WandbWriter:
         for record in records:
             if record.kind == "layers":
                 self.log(record.values, record.at.step, record.time)
-            elif record.kind == "image":
-                images = {name: self.image(image) for name, image in record.values.items()}
-                self.log(images, record.at.step, record.time)
+            elif record.kind in ("image", "text", "histogram"):
+                media = {name: self.medium(record, value) for name, value in record.values.items()}
+                self.log(media, record.at.step, record.time)
 
     def log(self, values: Mapping[str, Any], step: int, when: float) -> None:
         """Add a row."""
         self.run.log({**values, STEP: step, "_timestamp": when}, step=self.row)
         self.row += 1
 
-    def image(self, image: Any) -> Any:
-        """Return an image as W&B takes it."""
+    def medium(self, record: Record, value: Any) -> Any:
+        """Return an image, a text or a histogram as W&B takes it."""
+        from html import escape
         from io import BytesIO
 
+        if record.kind == "text":
+            return self.wandb.Html(f"<pre>{escape(value)}</pre>", inject=False)
+        if record.kind == "histogram":
+            shown: Histogram = value.coarser(MOST_BINS)
+            return self.wandb.Histogram(np_histogram=(list(shown.counts), list(shown.edges)))
         from PIL import Image
 
-        return self.wandb.Image(Image.open(BytesIO(as_png(image).data)))
+        return self.wandb.Image(Image.open(BytesIO(picture_of(value, record.boxes).data)))
 
     def finish(self, end_reason: str) -> None:
         """End the run truthfully."""

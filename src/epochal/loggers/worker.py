@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from epochal.core.host import Record
@@ -13,6 +14,8 @@ logger = logging.getLogger("epochal")
 LAST_ATTEMPTS = 3  # tries at the end, when writing fails
 PATIENCE = 3.0  # seconds at the end before we say that we wait
 TRIES = 3  # before records that make writing fail for good are left out
+ALL_BAD = 64  # records that are refused one by one, before it is not the records that are wrong
+LONG = 10_000  # characters of texts
 
 
 class Writer(Protocol):
@@ -34,7 +37,7 @@ class Limits(NamedTuple):
     """How much waits and how long, in records and seconds."""
 
     records: int = 5000
-    images: int = 32
+    images: int = 32  # and long texts
     pause: float = 0.2  # between looks into the queue
     longest_pause: float = 15.0  # between tries while writing fails
 
@@ -102,7 +105,7 @@ class Worker:
     def put(self, record: Record) -> None:
         """Queue a record; never blocks, never raises."""
         with self.lock:
-            if record.kind == "image":
+            if is_large(record):
                 if self.images >= self.limits.images:
                     self.thinned += 1
                     return
@@ -223,21 +226,36 @@ class Worker:
         self.failures += 1
         self.report(error)
         if self.failures >= TRIES and not self.passing(error):
-            if self.writer is not None and len(self.held) > 1:
-                self.write_singly(self.writer)
+            if self.writer is not None and len(self.held) > 1 and not self.write_apart(self.writer):
+                return
             self.settle(written=False)
 
-    def write_singly(self, writer: Writer) -> None:
-        """Write record by record, so that a bad one does not take the good ones with it."""
-        bad: list[Record] = []
-        for record in self.held:
+    def write_apart(self, writer: Writer) -> bool:
+        """Write in ever smaller parts, so that a bad record does not take the good ones with it; the bad ones stay.
+
+        False: an error that may pass came between, and what is not written yet is kept for another try.
+        """
+        parts, bad, good = [self.held], list[Record](), 0
+        while parts:
+            part = parts.pop()
             try:
-                writer.write([record])
-                self.written += 1
+                writer.write(part)
             except Exception as error:
                 self.error = error
-                bad.append(record)
+                if self.passing(error):
+                    self.held = [*bad, *part, *chain.from_iterable(reversed(parts))]
+                    return False
+                if len(part) == 1:
+                    bad += part
+                    if len(bad) == ALL_BAD and not good:
+                        return True
+                else:
+                    parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            else:
+                good += len(part)
+                self.written += len(part)
         self.held = bad
+        return True
 
     def report(self, error: BaseException) -> None:
         """Say the first failure, with its traceback; the last one is told at the end."""
@@ -261,6 +279,11 @@ class Worker:
             else:
                 self.finished = True
                 return
+
+
+def is_large(record: Record) -> bool:
+    """Say whether few of such records fill much memory."""
+    return record.kind == "image" or (record.kind == "text" and sum(map(len, record.values.values())) > LONG)
 
 
 def with_floats(records: Sequence[Record]) -> list[Record]:

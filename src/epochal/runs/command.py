@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from epochal.runs.environment import without_secrets
+
 NAMES = ("command", "directory", "python", "processes", "base")
 
 
@@ -36,6 +38,15 @@ def recorded() -> dict[str, Any]:
         "python": sys.executable,
         "processes": int(processes) if processes.isdecimal() else 1,
     }
+
+
+def holds_secret(command: Sequence[str] | None) -> bool:
+    """Say whether a command line holds what sounds like a secret, which only its owner may read then.
+
+    >>> holds_secret(["train.py", "--token=abc"]), holds_secret(["train.py", "--tokenizer", "bert"])
+    (True, False)
+    """
+    return command is not None and without_secrets(command) != list(command)
 
 
 def is_without_command(original: Sequence[str], arguments: Sequence[str]) -> bool:

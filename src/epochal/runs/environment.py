@@ -11,7 +11,11 @@ from typing import Any
 
 TRAINERS = ("torch", "ultralytics", "keras", "tensorflow", "lightning", "transformers", "accelerate")
 PACKAGES = ("epochal", *TRAINERS, "numpy")
-SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+NAMES = r"(?:\w*(?:secret|passw|credential)[\w-]*|\w*(?:key|token|auth|authorization|pwd))"
+SECRET = re.compile(rf"(?:^|[^a-z]){NAMES}$", re.IGNORECASE)  # `--api-key`, not `--tokenizer` or `--key-dim`
+INSIDE = re.compile(  # `?token=abc`, `"api_key": "abc"`, `Authorization: Bearer abc`
+    rf"""(\b{NAMES}["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)(?!\/\/)[^"'\s,&}}]+""", re.IGNORECASE
+)
 HIDDEN = "***"
 
 
@@ -38,6 +42,8 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
 
     >>> without_secrets(["train.py", "--api-key", "abc", "--token=abc", "http://me:abc@host/x", "--epochs", "3"])
     ['train.py', '--api-key', '***', '--token=***', 'http://me:***@host/x', '--epochs', '3']
+    >>> without_secrets(["--tokenizer", "bert", "--header", "Authorization: Bearer abc", "http://host/x?a=1&token=abc"])
+    ['--tokenizer', 'bert', '--header', 'Authorization: Bearer ***', 'http://host/x?a=1&token=***']
     """
     shown: list[str] = []
     hide = False
@@ -47,6 +53,8 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
             one = HIDDEN
         elif equals and SECRET.search(name):
             one = f"{name}={HIDDEN}"
+        else:
+            one = INSIDE.sub(rf"\1{HIDDEN}", one)
         hide = one.startswith("-") and not equals and SECRET.search(one) is not None
         shown.append(re.sub(r"(://[^/\s:@]*):[^/\s@]+@", rf"\1:{HIDDEN}@", one))
     return shown
@@ -70,7 +78,8 @@ def git_state(folder: str | None) -> dict[str, Any] | None:
 def _git(folder: str, *arguments: str) -> str | None:
     try:
         asked = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=False, timeout=5
+            ["git", "--no-optional-locks", "-C", folder, *arguments],
+            capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=5,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from epochal.core.errors import ArgumentError, CheckpointError
 from epochal.core.log import log
-from epochal.runs.command import recorded
-from epochal.runs.process import this_process
+from epochal.runs.command import holds_secret, recorded
+from epochal.runs.process import launch, this_process
 
 MARK = "run.json"
 making = threading.Lock()  # one for all folders: they are copied and pickled
@@ -70,15 +70,19 @@ class RunFolder:
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
             about = {"name": self.name, "base": self.base, "created": datetime.now(UTC).isoformat()}
-            about |= this_process() | self.command
+            about |= this_process() | self.command | {"launch": launch()}
             try:
-                with (self.path / MARK).open("x", encoding="utf-8") as mark:
+                with open(self.path / MARK, "x", encoding="utf-8", opener=self.opener) as mark:
                     mark.write(json.dumps(about, indent=2) + "\n")
             except FileExistsError:
                 if self.fresh and not self.made and self.choose():
                     continue
                 self.rewrite(this_process())
             return
+
+    def opener(self, name: str, flags: int) -> int:
+        """Open the mark, for others to read unless the command line, which resuming needs, holds a secret."""
+        return os.open(name, flags, 0o600 if holds_secret(self.command["command"]) else 0o666)
 
     def leave(self) -> None:
         """Write down that this process trains the run no more: who resumes it need not wait for the process' end."""
@@ -95,7 +99,7 @@ class RunFolder:
         try:
             about = json.loads(mark.read_text(encoding="utf-8"))
             if isinstance(about, dict) and of in (None, cast("dict[str, Any]", about).get("pid")):
-                write_pointer(mark, json.dumps({**about, **changes}, indent=2))
+                write_pointer(mark, json.dumps({**about, **changes}, indent=2), mode=mark.stat().st_mode & 0o777)
         except (OSError, ValueError) as error:  # it is gone, torn or not ours to write: no reason to end a training
             log().debug("%s stays as it is: %s", mark, error)
 
