@@ -1,5 +1,6 @@
 """What the browser's tests share: a server of our own, Debian's Chromium, a page that must not complain."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -57,14 +58,17 @@ def a_browser() -> Generator[Any]:
 
 
 @contextmanager
-def a_page(browser: Any, link: str, **options: Any) -> Generator[Any]:
-    """Open the page; at its end nothing may have gone wrong in it: no error, no breach of its own rules."""
+def a_page(browser: Any, link: str, *, tolerate: str = "", **options: Any) -> Generator[Any]:
+    """Open the page; at its end nothing may have gone wrong in it: no error, no breach of its own rules.
+
+    ``tolerate`` is a regular expression of what may stand in the console all the same.
+    """
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options})
     page = context.new_page()
     page.set_default_timeout(15_000)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if is_complaint(said) else None)
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
     page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     page.goto(link)
@@ -72,13 +76,9 @@ def a_page(browser: Any, link: str, **options: Any) -> Generator[Any]:
         yield page
     finally:
         context.close()
+    wrong = [one for one in wrong if not (tolerate and re.search(tolerate, one))]
     if wrong:
         raise AssertionError(f"the page complained: {wrong}")
-
-
-def is_complaint(said: Any) -> bool:
-    """Whether a message of the console is an error; that there is no favicon.ico, which Chromium asks for, is none."""
-    return said.type == "error" and not said.location.get("url", "").endswith("/favicon.ico")
 
 
 @contextmanager
@@ -91,6 +91,12 @@ def training(folder: Path, name: str, *arguments: str) -> Generator[subprocess.P
     finally:
         process.kill()
         process.communicate()
+
+
+def open_run(page: Any, name: str) -> None:
+    """Open a run from the list."""
+    page.get_by_role("link", name=name, exact=True).click(timeout=60_000)
+    page.get_by_role("heading", name=name, level=1).wait_for()
 
 
 def nameless(page: Any) -> list[str]:

@@ -108,6 +108,33 @@ def test_a_part_of_a_curve_is_what_lies_between_two_steps(client, recorded):
     assert client.get(f"{ONE}/curve?name=train/loss&begin=1000").json["step"] == []
 
 
+def test_what_is_new_of_several_curves_comes_in_one_answer(client, recorded):
+    found = client.get(f"{ONE}/curves?name=val/loss&begin=60&name=no+more&begin=0&name=train/loss&begin=99").json[
+        "curves"
+    ]
+    run = epochal.runs.open(recorded)["digits"]
+    assert [one and (one["name"], one["step"], one["count"]) for one in found] == [
+        ("val/loss", [75, 100], 4), None, ("train/loss", [99], 100),
+    ]  # fmt: skip
+    assert found[2]["low"] == list(run.metric("train/loss").value[-1:])
+    for query in ("", "name=val/loss", "name=val/loss&begin=-1", "&".join(["name=a&begin=0"] * 65)):
+        assert client.get(f"{ONE}/curves?{query}").status == 400
+
+
+def test_each_rank_that_keeps_a_file_can_be_looked_at(own, runs):
+    shutil.copyfile(runs / "digits" / "run.db", runs / "digits" / "run-1.db")
+    with sqlite3.connect(runs / "digits" / "run-1.db") as connection:
+        connection.execute("UPDATE newest SET step = 7")
+    (runs / "digits" / "run-x.db").touch()
+    assert own.get(ONE).json["ranks"] == [{"rank": 0, "id": "ZGlnaXRz"}, {"rank": 1, "id": "ZGlnaXRz.1"}]
+    found = own.get(f"{ONE}.1").json
+    assert {curve["step"] for curve in found["curves"]} == {7}
+    assert own.get(f"{ONE}.1/curve?name=val/loss").json["step"] == [25, 50, 75, 100]
+    assert {one["why_not"] for one in found["commands"]} == {"rank 0 takes the commands, for all"}
+    for other in ("2", "0", "01", "x", "-1", "", "1.1"):
+        assert own.get(f"{ONE}.{other}").status == 404
+
+
 def test_numbers_that_json_does_not_have_are_null(client):
     values = client.get(f"{ONE}/curve?name=%3Cscript%3Ealert(1)%3C/script%3E").json["high"]
     assert values == [None] * 100

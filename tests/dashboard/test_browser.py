@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard.browser import a_browser, a_page, chromium, nameless, overflow, served, training
+from tests.dashboard.browser import a_browser, a_page, chromium, nameless, open_run, overflow, served, training
 
 pytest.importorskip("playwright")
 pytest.importorskip("torch")
@@ -64,12 +64,6 @@ def opened(browser: Any, link: str) -> Iterator[Callable[..., Any]]:
 
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(a_page(browser, link, **options))
-
-
-def open_run(page: Any, name: str) -> None:
-    """Open a run from the list."""
-    page.get_by_role("link", name=name, exact=True).click()
-    page.get_by_role("heading", name=name, level=1).wait_for()
 
 
 def test_the_list_tells_each_runs_state_course_and_best(opened):
@@ -223,7 +217,6 @@ def test_nothing_is_cut_off_or_nameless(opened, tmp_path, name, width, scheme):
 
 def test_a_training_runs_its_curve_grows_and_stop_ends_it(opened, live):
     page = opened()
-    page.get_by_role("link", name="live", exact=True).wait_for(timeout=60_000)
     open_run(page, "live")
     chart = page.get_by_role("article", name="train/loss", exact=True)
     plot = chart.get_by_role("img")

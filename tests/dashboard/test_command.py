@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from epochal.commands import dashboard
 from epochal.core.errors import MissingExtra
+
+UNBUILT = f"{dashboard.UNBUILT}\n"
 
 
 @pytest.fixture
@@ -46,7 +49,8 @@ def address(process):
 
 def end(process, number=signal.SIGINT):
     process.send_signal(number)
-    return *process.communicate(timeout=20), process.returncode
+    out, error = process.communicate(timeout=20)
+    return out, error.replace(UNBUILT, ""), process.returncode
 
 
 def test_the_address_lets_in_and_a_second_start_takes_another_port(begin, runs):
@@ -73,6 +77,20 @@ def test_the_address_lets_in_and_a_second_start_takes_another_port(begin, runs):
     out, error, status = end(second)
     assert status == 0
     assert error == f"port {port} is taken; this is another one\n"
+
+
+def test_a_page_that_was_not_built_is_told_with_its_cure(tmp_path):
+    pytest.importorskip("uvicorn")
+    script = (
+        "import pathlib, epochal.dashboard.static_files as files;"
+        "files.Page.__init__.__defaults__ = (pathlib.Path('nowhere'),);"
+        "from epochal.dashboard import server; from epochal.commands.dashboard import start;"
+        "server.Dashboard.serve = lambda self: self.socket.close();"
+        "start(pathlib.Path(), server.Place(port=0))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == UNBUILT
+    assert "http://127.0.0.1:" in done.stdout  # the API works all the same
 
 
 def test_the_browser_is_opened_without_the_token_for_all_to_see(begin, tmp_path, state):
@@ -109,8 +127,6 @@ def test_what_cannot_be_is_said_in_one_line(begin, tmp_path, arguments, word):
 
 
 def test_what_is_missing_is_told_with_its_cure(monkeypatch):
-    from epochal.commands import dashboard
-
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r'pip install "epochal\[dashboard\]"'):
         dashboard.need_packages()

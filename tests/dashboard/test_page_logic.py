@@ -1,6 +1,7 @@
 """What the page reckons, run by Node: smoothing, terminals, axes, sorting; without a browser."""
 
 import json
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Any:
     except PageError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("logic")
-    names = ("columns", "ansi", "axis", "format", "runs_columns")
+    names = ("columns", "ansi", "axis", "format", "runs_columns", "paint", "live_curve")
     text = "".join(f'export * as {name} from "{(PAGE / "src" / name).as_posix()}.ts";\n' for name in names)
     (folder / "all.ts").write_text(text)
     bundled = ["--bundle", "--format=esm", f"--outfile={folder / 'all.mjs'}", "--log-level=error"]
@@ -33,7 +34,7 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Any:
         script = folder / "run.mjs"
         script.write_text(
             f"import * as page from './all.mjs';\nconst {{{', '.join(given)}}} = {json.dumps(given)};\n"
-            f"console.log(JSON.stringify((() => {{ {expression} }})()));\n"
+            f"console.log(JSON.stringify(await (async () => {{ {expression} }})()));\n"
         )
         done = subprocess.run([*node, str(script)], check=True, capture_output=True, text=True, timeout=60)
         return json.loads(done.stdout)
@@ -92,6 +93,74 @@ def test_a_terminal_keeps_the_newest_lines(evaluate):
         "return [t.lines.length, t.runs(0)[0].text]"
     )
     assert (count, first) == (100, "901")
+
+
+PEN = "const path = []; const pen = { moveTo: (...to) => path.push([...to, true]), lineTo: (...to) => path.push([...to, false]) };"
+GROUND = "const ground = { x: (value) => value / 100, y: (value) => value };"
+
+
+def test_a_line_of_many_points_keeps_every_columns_extremes(evaluate):
+    rng = random.Random(0)
+    values = [rng.gauss(0, 1) + (40 if at == 5050 else 0) for at in range(10_000)]
+    path = evaluate(
+        f"{PEN}{GROUND} page.paint.trace(pen, ground, {{ from: 0, to: 9999, crowded: true }}, values.map((_, at) => at), values);"
+        "return path",
+        values=values,
+    )
+    assert len(path) <= 4 * 100
+    assert [pen_down for _, _, pen_down in path].count(True) == 1
+    for column in range(100):
+        found = [y for x, y, _ in path if x == column + 0.5]
+        own = values[100 * column : 100 * column + 100]
+        assert (min(found), max(found), found[0], found[-1]) == (min(own), max(own), own[0], own[-1])
+
+
+def test_a_line_has_gaps_and_a_point_between_two_is_seen(evaluate):
+    path = evaluate(
+        f"{PEN}{GROUND} page.paint.trace(pen, ground, {{ from: 0, to: 6, crowded: false }}, [0, 100, 200, 300, 400, 500, 600],"
+        "[1, 2, null, 3, null, 4, 5]); return path"
+    )
+    assert path == [[0, 1, True], [1, 2, False], [3, 3, True], [4, 3, False], [5, 4, True], [6, 5, False]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_curve_that_grows_misses_nothing_however_late_answers_are(evaluate, seed):
+    steps, complete, asked = evaluate(
+        """
+        globalThis.window = globalThis;
+        const later = setTimeout;
+        globalThis.setTimeout = (call, wait) => later(call, (wait ?? 0) / 50);
+        const sleep = (wait) => new Promise((go) => later(go, wait));
+        let state = seed + 1;
+        const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
+        const store = [];
+        let asked = 0;
+        globalThis.fetch = async (url) => {
+            asked += 1;
+            const begin = Number(new URL(url, "http://own").searchParams.get("begin") ?? 0);
+            const count = store.length;
+            await sleep(random() * 10);
+            const step = store.filter((one) => one >= begin);
+            const data = { name: "loss", step, time: [...step], low: [...step], high: [...step], level: 0, count };
+            await sleep(random() * 30);
+            return { ok: true, json: async () => (url.includes("/curves") ? { curves: [data] } : data) };
+        };
+        const curve = new page.live_curve.LiveCurve("run", "loss", () => undefined);
+        curve.alive = true;
+        for (let step = 0; step < 500; step += 1) {
+            if (step === 50) void curve.load();
+            store.push(step);
+            if (random() < 0.3 || step === 499) curve.pulse([step, step, step, store.length]);
+            if (random() < 0.3) await sleep(1);
+        }
+        for (let wait = 0; wait < 100 && !(curve.complete && curve.points.step.at(-1) === 499); wait += 1) await sleep(20);
+        return [curve.points.step, curve.complete, asked];
+        """,
+        seed=seed,
+    )
+    assert steps == list(range(500))
+    assert complete
+    assert asked < 60  # of some 150 values that were told
 
 
 def test_the_middle_of_the_fourth_epoch_is_3_5(evaluate):

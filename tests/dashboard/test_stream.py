@@ -31,8 +31,8 @@ def train(folder, epochs=3):
 class Stream:
     """Server-sent events, one by one; HTTP/1.0, so that they come as they are."""
 
-    def __init__(self, client, *ids):
-        query = "&".join(f"run={one}" for one in ids)
+    def __init__(self, client, *ids, query=""):
+        query = "&".join(f"run={one}" for one in ids) + query
         self.socket = client.connect()
         self.socket.sendall(client.raw("GET", f"/api/stream?{query}").replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         self.lines = self.socket.makefile("r", encoding="ascii", newline="\n")
@@ -87,8 +87,16 @@ def test_a_stream_begins_with_how_things_are(own, runs):
         run = told["run"]
         assert (run["id"], run["state"], run["step"], run["epoch"]) == (own.id(), "finished", 100, 3)
         assert set(run["newest"]) == set(newest)
-        assert run["newest"]["val/loss"] == [newest["val/loss"][key] for key in ("step", "time", "value")]
+        assert run["newest"]["val/loss"] == [newest["val/loss"][key] for key in ("step", "time", "value", "count")]
         assert run["newest"]["<script>alert(1)</script>"][2] is None
+
+
+def test_who_wants_no_list_is_told_of_the_run_alone(own, runs):
+    with Stream(own, own.id(), query="&list=0") as stream:
+        assert stream.next()[0] == "run"
+        step_on(runs)
+        assert stream.next()[0] == "run"
+    assert own.dashboard.streams.list.version == 0
 
 
 def test_only_what_has_changed_is_told_then(own, runs):
@@ -186,7 +194,7 @@ def test_fifty_watchers_cost_one_look(serve, runs, monkeypatch):
 
     looks = []
     read = streaming.read_head
-    monkeypatch.setattr(streaming, "read_head", lambda connection: looks.append(1) or read(connection))
+    monkeypatch.setattr(streaming, "read_head", lambda *given: looks.append(1) or read(*given))
     client = serve(runs)
     streams = client.dashboard.streams
     watchers = [Stream(client, client.id()) for _ in range(50)]

@@ -35,6 +35,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--curves", type=int, default=0, help="further curves logged in each batch")
     parser.add_argument("--metric", default="", help="a further metric's name")
     parser.add_argument("--rich", action="store_true", help="with images, callbacks, parameters")
+    parser.add_argument("--fail-at", type=int, default=0, help="the step at which it fails")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of this name")
     return parser.parse_args(given)
 
 
@@ -63,7 +65,7 @@ def picture(rng: np.random.Generator, quality: float) -> tuple[np.ndarray, list[
         image[inside] = [(70, 102, 146), (181, 96, 66), (72, 128, 101)][index]
         true = [x - half, y - half, x + half, y + half]
         shift = rng.normal(0, 14 * (1 - quality), 4)
-        boxes.append({"box": true, "label": label, "true": True})
+        boxes.append({"box": true, "label": label, "true": True, "mask": inside})
         score = min(0.99, max(0.05, quality + rng.normal(0, 0.06)))
         boxes.append(
             {"box": [float(edge + by) for edge, by in zip(true, shift, strict=True)], "label": label, "score": score}
@@ -90,9 +92,19 @@ def train(*given_arguments: str) -> str:
         ]
     x_val, y_val = shapes(rng, 400)
     loop = Loop(
-        model=net, optimizer=optimizer, callbacks=callbacks, fitness="val/accuracy", dir=given.dir, name=given.name
-    )
+        model=net, optimizer=optimizer, callbacks=callbacks, fitness="val/accuracy", dir=given.dir, name=given.name,
+        resume=given.resume,
+    )  # fmt: skip
+
+    def validate(run: Any) -> float:
+        with torch.no_grad():
+            output = net(x_val)
+        measured = float((output.argmax(1) == y_val).float().mean())
+        run.log({"val/loss": torch.nn.functional.cross_entropy(output, y_val), "val/accuracy": measured})
+        return measured
+
     with loop as run:
+        run.validator(validate)
         run.log_params(
             {
                 "lr0": given.lr,
@@ -121,11 +133,11 @@ def train(*given_arguments: str) -> str:
                             for number in range(given.curves)
                         }
                     )
+                if run.step == given.fail_at > 0:
+                    raise RuntimeError(f"failed as asked at step {run.step}")
                 time.sleep(given.pause)
-            with run.validation(), torch.no_grad():
-                output = net(x_val)
-                measured = float((output.argmax(1) == y_val).float().mean())
-                run.log({"val/loss": torch.nn.functional.cross_entropy(output, y_val), "val/accuracy": measured})
+            with run.validation():
+                measured = validate(run)
             print(f"epoch {epoch + 1}/{given.epochs}  accuracy \x1b[32m{measured:.3f}\x1b[0m", flush=True)
             if given.rich and epoch % 3 == 0:
                 image, boxes = picture(np.random.default_rng(epoch), measured)

@@ -54,7 +54,7 @@ def test_what_was_logged_is_read(tmp_path):
         (1, 4, 8),
     ]
     assert stored.sessions[0]["summary"]["steps"] == 8
-    assert sorted(path.name for path in stored.path.iterdir()) == ["run.db", "run.json"]
+    assert sorted(path.name for path in stored.path.iterdir()) == ["run.db", "run.json", "summary.json"]
 
 
 def test_nothing_is_written_before_the_first_log_or_without_a_store(tmp_path):
@@ -278,6 +278,7 @@ def test_what_is_printed_is_kept_and_the_streams_are_as_before(tmp_path, capsys)
     train(tmp_path, body=body, epochs=1)
     assert (sys.stdout.write, sys.stderr.write, dict(vars(sys.stdout))) == before
     lines = [row["text"] for row in epochal.runs.open(tmp_path)["a"].table("console")]
-    assert [line for line in lines if line.startswith("step")] == ["step 1 is the first", "step 2", "step 3", "step 4"]
+    shown = ["step 1 is the first", "step 2", "step 3", "step 4"]
+    assert [line for line in lines if "step" in line] == [f"\x1b[31m{line}" for line in shown]
     assert lines.count("to stderr") == 4
     assert "\x1b[31mstep 2\n" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """`epochal dashboard`: the live page of a folder of runs, on this machine, until Ctrl-C."""
 
+import os
 import sys
 import webbrowser
 from contextlib import suppress
@@ -13,6 +14,9 @@ from epochal.core.errors import ArgumentError, MissingExtra
 if TYPE_CHECKING:
     from epochal.dashboard.server import Dashboard, Place
 
+NICE = 10  # how far behind other processes
+UNBUILT = "the page was not built with this package; in its sources `python hatch_build.py` does that"
+
 
 def start(folder: Path, place: "Place", *, read_only: bool = False, forget: bool = False, show: bool = False) -> None:
     """Serve a folder until Ctrl-C; the address with the token is printed once."""
@@ -25,12 +29,22 @@ def start(folder: Path, place: "Place", *, read_only: bool = False, forget: bool
         print(f"port {place.port} is taken; this is another one", file=sys.stderr)
     if not folder.exists():
         print(f"{folder} is not there yet; runs are shown as soon as there are some", file=sys.stderr)
+    if not dashboard.page.is_built:
+        print(UNBUILT, file=sys.stderr)
     print(f"{folder} is shown at\n\n    {dashboard.invitation}\n\nCtrl-C ends this; trainings go on.", flush=True)
     with suppress(KeyboardInterrupt):
         if show:
             open_browser(dashboard)
+        give_way()
         dashboard.serve()
     print("\nended")
+
+
+def give_way() -> None:
+    """Let the trainings of this machine go first from now on: a page can wait some milliseconds, a step should not."""
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(NICE)
 
 
 def need_packages() -> None:

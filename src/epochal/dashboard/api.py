@@ -21,13 +21,14 @@ from epochal.dashboard.auth import Access, answer
 from epochal.dashboard.changes import change_tags, read_change, send_command, write_note
 from epochal.dashboard.listing import Listing
 from epochal.dashboard.plain import Refused
-from epochal.dashboard.served import TROUBLE, Served, reading
+from epochal.dashboard.served import TROUBLE, Served, rank_of, ranks, reading
 from epochal.runs.schema import StoreError
 from epochal.runs.stored import StoredRun
 
 T = TypeVar("T")
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST = 20_000  # ranges of a curve that may be asked for
+TOGETHER = 64  # curves of one answer
 PART = 5_000  # rows of CSV that are sent at a time
 
 
@@ -45,7 +46,7 @@ class Api:
     def routes(self) -> list[BaseRoute]:
         """Return what can be asked for."""
         reads = {
-            "": self.run, "/curve": self.curve, "/events": self.events, "/audit": self.audit,
+            "": self.run, "/curve": self.curve, "/curves": self.curves, "/events": self.events, "/audit": self.audit,
             "/console": self.console, "/media": self.media, "/media/{number:int}": self.medium,
             "/export.csv": self.export,
         }  # fmt: skip
@@ -67,20 +68,29 @@ class Api:
         """All of one run but its points, media and console."""
 
         def about(run: StoredRun, connection: sqlite3.Connection) -> dict[str, Any]:
+            given: str = request.path_params["id"]
             found = detail.detail(run, connection, read_only=self.access.read_only)
-            return {"id": request.path_params["id"], "path": self.served.path_of(run), **found}
+            own, _ = rank_of(given)
+            told = [{"rank": rank, "id": f"{own}.{rank}" if rank else own} for rank in ranks(run)]
+            return {"id": given, "path": self.served.path_of(run), "ranks": told, **found}
 
         return self.read(request, about)
 
     def curve(self, request: Request) -> Response:
         """A curve as few ranges."""
         name, most = text(request, "name"), number(request, "most", 2000, 1, MOST)
-        window = detail.Window(number(request, "begin", 0), number(request, "end", detail.LAST))
+        window = detail.Window(number(request, "begin", 0), number(request, "end", detail.LAST), most)
         attempt = number(request, "attempt", None)
-        return self.read(
-            request,
-            lambda run, connection: detail.points(run, connection, name, most=most, window=window, attempt=attempt),
-        )
+        return self.read(request, lambda run, connection: detail.points(run, connection, name, window, attempt))
+
+    def curves(self, request: Request) -> Response:
+        """What is new of several curves, each behind its own step, in the order of the question."""
+        names, begins = (request.query_params.getlist(one) for one in ("name", "begin"))
+        if not 0 < len(names) <= TOGETHER or len(begins) != len(names):
+            raise Refused(400, f"name and begin, in turn, for 1 to {TOGETHER} curves")
+        most = number(request, "most", 2000, 1, MOST)
+        wanted = [(name, whole("begin", begin)) for name, begin in zip(names, begins, strict=True)]
+        return self.read(request, lambda run, connection: {"curves": detail.together(run, connection, wanted, most)})
 
     def events(self, request: Request) -> Response:
         """What happened."""
@@ -175,11 +185,14 @@ def text(request: Request, name: str) -> str:
 def number(request: Request, name: str, default: Any, low: int = 0, high: int = detail.LAST) -> Any:
     """Return a parameter that is a whole number in bounds, or its default."""
     given = request.query_params.get(name)
-    if given in (None, ""):
-        return default
-    if not re.fullmatch(r"[0-9]{1,19}", str(given)) or not low <= int(str(given)) <= high:
+    return default if given in (None, "") else whole(name, str(given), low, high)
+
+
+def whole(name: str, given: str, low: int = 0, high: int = detail.LAST) -> int:
+    """Return a whole number in bounds."""
+    if not re.fullmatch(r"[0-9]{1,19}", given) or not low <= int(given) <= high:
         raise Refused(400, f"{name}={given!r} is no whole number from {low} to {high}")
-    return int(str(given))
+    return int(given)
 
 
 def known(run: StoredRun, connection: sqlite3.Connection, names: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ def send_command(run: StoredRun, given: Mapping[str, Any]) -> dict[str, Any]:
         raise Refused(400, "name is a text, arguments an object")
     with reading(run) as connection:
         head = read_head(connection)
-        offered = {one["name"]: one for one in commands(head, head.state, read_only=False)}
+        offered = {one["name"]: one for one in commands(head, head.state, read_only=False, rank=run.rank)}
     one = offered.get(name)
     if one is None:
         shown = ", ".join(offered) or "none"

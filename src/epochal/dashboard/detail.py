@@ -39,7 +39,7 @@ def detail(run: StoredRun, connection: sqlite3.Connection, *, read_only: bool) -
         "notes": rows(connection, "SELECT id, time, by, text FROM notes ORDER BY id"),
         "tags": [name for (name,) in connection.execute("SELECT name FROM tags ORDER BY name")],
         "checkpoints": checkpoints(run),
-        "commands": commands(head, state, read_only=read_only),
+        "commands": commands(head, state, read_only=read_only, rank=run.rank),
         "losses": rows(connection, "SELECT time, what, count, why FROM losses ORDER BY id"),
         "read_only": read_only,
     }
@@ -108,12 +108,14 @@ def checkpoints(run: StoredRun) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def commands(head: Head, state: str, *, read_only: bool) -> list[dict[str, Any]]:
+def commands(head: Head, state: str, *, read_only: bool, rank: int = 0) -> list[dict[str, Any]]:
     """Return the commands that the run's training takes, and why not now."""
     session = head.session or {}
     why: str | None = None
     if read_only:
         why = "this page was started with --read-only"
+    elif rank:
+        why = "rank 0 takes the commands, for all"
     elif state in OVER:
         why = f"the training is over: {state}"
     elif not session.get("about", {}).get("control"):
@@ -127,27 +129,49 @@ def commands(head: Head, state: str, *, read_only: bool) -> list[dict[str, Any]]
 
 
 class Window(NamedTuple):
-    """The steps that are looked at, both ends included."""
+    """The steps that are looked at, both ends included, and as how many ranges at most."""
 
     begin: int = 0
     end: int = LAST
+    most: int = 2000
 
 
 def points(
-    run: StoredRun, connection: sqlite3.Connection, name: str, *, most: int, window: Window, attempt: int | None
+    run: StoredRun, connection: sqlite3.Connection, name: str, window: Window, attempt: int | None
 ) -> dict[str, Any]:
     """Return a curve between two steps as few ranges, as columns."""
     series, stretches = run.series(connection, name), run.stretches(connection, attempt)
-    begin, end = window
+    return {"name": name, **columns(connection, series, stretches, window)}
+
+
+def together(
+    run: StoredRun, connection: sqlite3.Connection, wanted: Sequence[tuple[str, int]], most: int
+) -> list[dict[str, Any] | None]:
+    """Return curves, each from a step on; None for one that the run does not have."""
+    known, stretches = run.named(connection), run.stretches(connection)
+    return [
+        {"name": name, **columns(connection, known[name], stretches, Window(begin, most=most))}
+        if name in known
+        else None
+        for name, begin in wanted
+    ]
+
+
+def columns(
+    connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch], window: Window
+) -> dict[str, Any]:
+    """Return a series between two steps as columns, and how many points it has in all."""
+    begin, end, most = window
+    count = connection.execute("SELECT count FROM newest WHERE series = ?", (series,)).fetchone()  # before the points
     found = read_ranges(connection, series, stretches, most=most, begin=begin, end=end)
     low, high = [one.low for one in found], [one.high for one in found]
     return {
-        "name": name,
         "step": [one.step for one in found],
         "time": [one.time for one in found],
         "low": low,
         "high": high,
         "level": 0 if low == high else level_of(connection, series, stretches, len(found), window),
+        "count": count[0] if count else 0,
     }
 
 

@@ -1,6 +1,7 @@
 """The served folder: which runs lie in it, and how one of them is opened; only what was found can be asked for."""
 
 import os
+import re
 import sqlite3
 import threading
 from base64 import urlsafe_b64encode
@@ -19,6 +20,8 @@ BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite opens together with a f
 LONGEST = 20.0  # seconds that reading a run may take: a file from elsewhere may hold views that never end
 TROUBLE = (EpochalError, sqlite3.Error, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 WITH_LOG = b"\2\2"  # how files with a write-ahead log say so; peer: SQLite's file format, 1.3.3
+RANK = re.compile(r"[1-9][0-9]{0,5}")
+OF_RANK = re.compile(rf"run-({RANK.pattern})\.db")
 FRESH = 2 * 10**9  # nanoseconds during which a folder may change again without a newer time
 
 
@@ -79,14 +82,31 @@ class Served:
 
     def run(self, id: str) -> StoredRun:  # noqa: A002  # the API's word
         """Return the run of an id; KeyError where none was found under it."""
-        path = self.found.get(id) or self.look().get(id)
+        own, rank = rank_of(id)
+        path = self.found.get(own) or self.look().get(own)
         if path is None:
             raise KeyError(id)
-        return StoredRun(path)
+        return StoredRun(path, rank=rank)
 
     def path_of(self, run: StoredRun) -> str:
         """Return a run's path below the served folder, to be shown."""
         return run.path.relative_to(self.folder).as_posix()
+
+
+def rank_of(id: str) -> tuple[str, int]:  # noqa: A002  # the API's word
+    """Return the id of a run and the rank that an id asks for; rank 0 where it names none.
+
+    >>> rank_of("ZGlnaXRz.3"), rank_of("ZGlnaXRz")
+    (('ZGlnaXRz', 3), ('ZGlnaXRz', 0))
+    """
+    own, dot, rank = id.partition(".")
+    return (own, int(rank)) if dot and RANK.fullmatch(rank) else (id, 0)
+
+
+def ranks(run: StoredRun) -> list[int]:
+    """Return the ranks that keep a file in a run's folder, rank 0 first."""
+    found = (OF_RANK.fullmatch(one.name) for one in run.path.glob("run-*.db"))
+    return [0, *sorted(int(one[1]) for one in found if one)]
 
 
 def read(place: Path, known: Folder | None) -> Folder | None:

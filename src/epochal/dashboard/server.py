@@ -148,8 +148,8 @@ class Dashboard:
             read_only=read_only,
         )
         self.streams = Streams(Listing(Served(folder), private_file(folder, ".list")))
-        page = Page(static) if static is not None else Page()
-        self.server = Stopping(self.config(self.app(page)), self.streams)
+        self.page = Page(static) if static is not None else Page()
+        self.server = Stopping(self.config(self.app()), self.streams)
 
     @property
     def address(self) -> str:
@@ -164,10 +164,10 @@ class Dashboard:
         """The address that lets a browser in."""
         return f"{self.address}?token={self.access.secrets.token}"
 
-    def app(self, page: Page) -> ASGIApp:
+    def app(self) -> ASGIApp:
         """Return the application with its guard."""
         routes = [
-            *page.routes(),
+            *self.page.routes(),
             *Api(self.streams.listing, self.access).routes(),
             Route("/api/stream", self.streams.answer),
         ]

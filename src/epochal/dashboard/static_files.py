@@ -24,13 +24,18 @@ class Page:
         found = folder.rglob("*") if folder.is_dir() else ()
         self.files = {path.relative_to(folder).as_posix(): path for path in found if path.is_file()}
 
+    @property
+    def is_built(self) -> bool:
+        """Whether the page is there."""
+        return INDEX in self.files
+
     def routes(self) -> list[BaseRoute]:
         """Return what can be asked for."""
         return [Route("/", self.index), Route("/static/{name:path}", self.file), Route("/favicon.ico", self.no_icon)]
 
     def index(self, request: Request) -> Response:
         """The page, or what to do where it was not built."""
-        return self.content(INDEX) if INDEX in self.files else HTMLResponse(INSTEAD)
+        return self.content(INDEX) if self.is_built else HTMLResponse(INSTEAD)
 
     def file(self, request: Request) -> Response:
         """One of its files."""

@@ -11,12 +11,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from epochal.dashboard.listing import OFTEN, Listing
-from epochal.dashboard.overview import Head, read_head
+from epochal.dashboard.overview import BRIEFLY, Head, read_head
 from epochal.dashboard.plain import Refused, as_json
 from epochal.dashboard.served import TROUBLE, Served, reading, signature
 
 LOOK = 0.1  # seconds between looks at a run that is watched
 CHECK = 10  # looks after which also a run whose file stays as it is may have died
+SLOWEST = 0.5  # seconds between them, where many watch it
 HEARTBEAT = 5.0  # seconds after which a line says that the connection lives
 MOST_RUNS = 64  # runs that one page watches
 MOST_STREAMS = 256
@@ -29,17 +30,18 @@ class Watch:
     """Something that is looked at while somebody watches; ``version`` grows with each change."""
 
     pause = LOOK
+    share = 0.0  # of a second, for each who watches, in which nothing is looked at
 
     def __init__(self) -> None:
         self.version = 0
         self.bells: set[asyncio.Event] = set()
         self.task: asyncio.Task[None] | None = None
-        self.told: tuple[int, int, str] = (-1, -1, "")
+        self.told: tuple[int, int, bytes] = (-1, -1, b"")
 
-    def event(self, since: int) -> str:
+    def event(self, since: int) -> bytes:
         """Return ``message``, made once for all who ask for the same."""
         if self.told[:2] != (since, self.version):
-            self.told = since, self.version, self.message(since)
+            self.told = since, self.version, self.message(since).encode()
         return self.told[2]
 
     def look(self) -> bool:
@@ -70,11 +72,13 @@ class Watch:
                 self.version += 1
                 for bell in self.bells:
                     bell.set()
-            await asyncio.sleep(self.pause)
+            await asyncio.sleep(min(max(self.pause, self.share * len(self.bells)), SLOWEST))
 
 
 class RunWatch(Watch):
     """One run."""
+
+    share = 0.005
 
     def __init__(self, served: Served, id: str) -> None:  # noqa: A002  # the API's word
         super().__init__()
@@ -96,7 +100,7 @@ class RunWatch(Watch):
         try:
             if is_new:
                 with reading(self.run) as connection:
-                    self.take(read_head(connection))
+                    self.take(read_head(connection, BRIEFLY))
                     self.counters = connection.execute(COUNTERS).fetchone()
             self.state = self.head.state if self.head else self.state
         except TROUBLE:
@@ -121,10 +125,11 @@ class RunWatch(Watch):
             "id": self.id, "state": self.state, "step": self.head.step if self.head else 0,
             "epoch": self.head.epoch if self.head else 0,
             "newest": {
-                name: (row["step"], row["time"], row["value"])
+                name: (row["step"], row["time"], row["value"], row["count"])
                 for name, row in newest.items() if self.changed.get(name, 0) > since
             },
             "events": events, "audit": audit, "media": media, "console": console, "notes": notes,
+            "watchers": len(self.bells),
         }  # fmt: skip
         return f"event: run\ndata: {as_json(told)}\n\n"
 
@@ -162,12 +167,13 @@ class Streams:
     async def answer(self, request: Request) -> Response:
         """Answer a request for events."""
         ids = list(dict.fromkeys(request.query_params.getlist("run")))
+        with_list = not ids or request.query_params.get("list") != "0"
         if len(ids) > MOST_RUNS:
             raise Refused(400, f"at most {MOST_RUNS} runs can be watched at a time")
         if len(self.bells) >= MOST_STREAMS:
             raise Refused(503, f"{MOST_STREAMS} pages watch already")
         try:
-            watches = [self.list, *[await asyncio.to_thread(self.watch, one) for one in ids]]
+            watches = [*[self.list] * with_list, *[await asyncio.to_thread(self.watch, one) for one in ids]]
         except KeyError:
             raise Refused(404, "there is no such run; it may have been deleted") from None
         if request.method == "HEAD":
@@ -179,11 +185,11 @@ class Streams:
         known = self.runs.get(id)
         return known if known is not None else RunWatch(self.listing.served, id)
 
-    async def events(self, watches: Iterable[Watch]) -> AsyncGenerator[str]:
+    async def events(self, watches: Iterable[Watch]) -> AsyncGenerator[bytes]:
         """Yield the events, beginning with how things are now."""
         seen: dict[Watch, int] = {}
         with self.watching(watches) as (bell, joined):
-            yield "retry: 1000\n\n"
+            yield b"retry: 1000\n\n"
             while not self.closed:
                 bell.clear()
                 for watch in joined:
@@ -197,7 +203,7 @@ class Streams:
                     async with asyncio.timeout(HEARTBEAT):
                         await bell.wait()
                 if not bell.is_set():
-                    yield ": alive\n\n"
+                    yield b": alive\n\n"
 
     @contextmanager
     def watching(self, watches: Iterable[Watch]) -> Generator[tuple[asyncio.Event, list[Watch]]]:

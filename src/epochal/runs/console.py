@@ -12,7 +12,9 @@ from epochal.runs.book import Row
 WAITING = 10_000  # pieces of text that wait for the writer's thread
 LONGEST = 2_000  # characters of a line that are kept
 KEPT = 20_000  # lines that a run's file holds, the newest
-CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")  # ECMA-48: colours, cursor
+# ECMA-48: what moves the cursor, titles and the like; colours are kept
+CODES = re.compile(r"\x1b(?:\[(?![0-9;]*m)[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+CUT = re.compile(r"\x1b(?:\[[0-9;]*)?$")  # a colour that was cut in two
 MISSING = object()
 
 
@@ -99,10 +101,10 @@ class Console:
 
 
 def line_of(text: str, now: float) -> Row:
-    r"""Return a line's row: as a terminal shows it in the end, without colours, and not too long.
+    r"""Return a line's row: as a terminal shows it in the end, with its colours, and not too long.
 
-    >>> line_of("10%\r50%\r\x1b[32m100%\x1b[0m", 0.5).arguments["text"]
-    '100%'
+    >>> line_of("10%\r50%\r\x1b[K\x1b[32m100%\x1b[0m", 0.5).arguments["text"]
+    '\x1b[32m100%\x1b[0m'
     """
     shown = CODES.sub("", text.rstrip("\r").rpartition("\r")[2]).rstrip()
-    return Row("console", {"session": 0, "time": now, "text": shown[:LONGEST]})
+    return Row("console", {"session": 0, "time": now, "text": CUT.sub("", shown[:LONGEST])})

@@ -53,9 +53,13 @@ export const api = {
   run: (id: string) => get<RunPage>(run(id)),
   curve: (id: string, name: string, query: { most?: number; begin?: number; end?: number; attempt?: number } = {}) =>
     get<CurveData>(`${run(id)}/curve`, { name, ...query }),
+  curves: async (id: string, wanted: { name: string; begin: number }[]) => {
+    const query = wanted.flatMap(({ name, begin }) => [["name", name], ["begin", String(begin)]]);
+    return (await get<{ curves: (CurveData | null)[] }>(`${run(id)}/curves?${new URLSearchParams(query)}`)).curves;
+  },
   events: async (id: string) => (await get<{ events: Happening[] }>(`${run(id)}/events`)).events,
   audit: async (id: string) => (await get<{ commands: AuditRow[] }>(`${run(id)}/audit`)).commands,
-  console: async (id: string, after: number) =>
+  console: async (id: string, after?: number) =>
     (await get<{ lines: ConsoleLine[] }>(`${run(id)}/console`, { after })).lines,
   media: async (id: string, kind: string) => (await get<{ media: Medium[] }>(`${run(id)}/media`, { kind })).media,
   medium: (id: string, number: number) => `${run(id)}/media/${number}`,

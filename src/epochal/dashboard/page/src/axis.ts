@@ -19,10 +19,12 @@ export function along(points: Columns, axis: AxisName, timeline: Timeline): numb
   return rising(points.step.map((step) => epochOf(step, timeline.epochs, first)));
 }
 
-export function stepAlong(step: number, time: number, axis: AxisName, timeline: Timeline): number {
-  if (axis === "step") return step;
-  if (axis === "time") return time - timeline.started;
-  return epochOf(step, timeline.epochs, timeline.epochs.map((span) => span.first_step));
+/** What tells where on the axis a step lies. */
+export function placer(axis: AxisName, timeline: Timeline): (step: number, time: number) => number {
+  if (axis === "step") return (step) => step;
+  if (axis === "time") return (_, time) => time - timeline.started;
+  const first = timeline.epochs.map((span) => span.first_step);
+  return (step) => epochOf(step, timeline.epochs, first);
 }
 
 /** 3.5 is the middle of the fourth epoch; a step behind the last known epoch goes on at its pace. */

@@ -11,9 +11,12 @@ import { drawDots, drawHappenings, drawMissing, type Dot } from "./marks.js";
 import { colour } from "./palette.js";
 import { Plot, type Form, type Line } from "./plot.js";
 import type { Settings, Zoom } from "./settings.js";
+import { throttled } from "./throttled.js";
 import { onTheme } from "./theme.js";
 import { announce } from "./toast.js";
 import type { CurveHead, Pulse } from "./types.js";
+
+const OFTEN = 250; // milliseconds between two drawings of a curve that grows
 
 export interface Source {
   id: string;
@@ -49,6 +52,8 @@ export class Chart {
   private shown = false;
   private started = false;
   private readonly draw = (): void => this.drawNow();
+  private readonly grown = throttled(() => this.redraw(), OFTEN);
+  private readonly summarise = throttled(() => this.body.setAttribute("aria-label", this.summary()), 1000);
 
   constructor(
     readonly title: string,
@@ -58,7 +63,7 @@ export class Chart {
     this.compared = new Set(sources.map((source) => source.id)).size > 1;
     this.traces = sources.map((source) => ({
       source,
-      live: new LiveCurve(source.id, source.curve, () => this.redraw(), source.past),
+      live: new LiveCurve(source.id, source.curve, () => this.grown(), source.past),
       detail: null,
       value: h("b", {}),
     }));
@@ -99,8 +104,12 @@ export class Chart {
   show(): void {
     if (this.shown) return;
     this.shown = true;
-    const size = new ResizeObserver(() => this.redraw());
+    const size = new ResizeObserver(([entry]) => {
+      this.plot.resize(entry?.contentRect.width ?? 0);
+      this.redraw();
+    });
     size.observe(this.body);
+    this.traces.forEach((trace) => (trace.live.alive = true));
     this.undo.push(() => size.disconnect(), this.settings.listen(() => this.changed()), onTheme(() => this.redraw()));
     if (!this.started) void this.load();
     this.changed();
@@ -110,6 +119,7 @@ export class Chart {
   hide(): void {
     this.shown = false;
     this.undo.splice(0).forEach((undo) => undo());
+    this.started &&= this.traces.every((trace) => trace.live.complete); // else it is loaded again when it is seen
     this.traces.forEach((trace) => trace.live.close());
     this.plot.close();
   }
@@ -119,12 +129,12 @@ export class Chart {
       const newest = pulse.newest[source.curve];
       if (source.id !== pulse.id || !newest) continue;
       if (source.past) continue;
-      const [step, time, value] = newest;
+      const [step, , value] = newest;
       Object.assign(source.head, { step, value });
       if (value !== null && value < (source.head.low ?? Infinity)) Object.assign(source.head, { low: value, low_step: step });
       if (value !== null && value > (source.head.high ?? -Infinity)) Object.assign(source.head, { high: value, high_step: step });
-      if (this.shown) live.pulse(step, time, value);
-      else if (this.started) this.started = false; // out of view: loaded again when it is seen
+      if (this.shown) live.pulse(newest);
+      else this.started = false;
     }
   }
 
@@ -219,7 +229,7 @@ export class Chart {
     const best = first && bestOf(first);
     say(this.best, this.cursor === null && best ? `best ${number(best.value)} at step ${whole(best.step)}` : "");
     say(this.where, this.cursor === null ? "" : `${this.happened()}${spoken(this.cursor, this.settings.axis)}`);
-    this.body.setAttribute("aria-label", this.summary());
+    this.summarise();
   }
 
   /** What is marked near the cursor, in words. */

@@ -44,7 +44,7 @@ export function chartTools(grid: ChartGrid, settings: Settings): ChartTools {
   return { element, filter, keys, close };
 }
 
-export function segments(label: string, choices: string[], chosen: string, pick: (choice: string) => void): HTMLElement {
+function segments(label: string, choices: string[], chosen: string, pick: (choice: string) => void): HTMLElement {
   const group = h("div", { class: "segments", role: "group", "aria-label": label });
   for (const choice of choices) {
     group.append(h("button", {

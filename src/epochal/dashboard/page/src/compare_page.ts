@@ -5,16 +5,20 @@ import { api } from "./api.js";
 import { bestOf } from "./chart.js";
 import { ChartGrid } from "./chart_grid.js";
 import { chartTools, toggle, type ChartTools } from "./chart_tools.js";
-import { h } from "./dom.js";
+import { h, renew } from "./dom.js";
 import { duration, number, plain } from "./format.js";
 import { viewKeys } from "./keys.js";
+import { newsOf } from "./news.js";
 import { comparePlans, timeline } from "./plans.js";
 import { Settings } from "./settings.js";
 import { statePill } from "./state_pill.js";
-import { listen, throttled } from "./stream.js";
+import { listen } from "./stream.js";
+import { throttled } from "./throttled.js";
 import { flat } from "./tables.js";
 import type { Pulse, RunPage } from "./types.js";
-import { failed, type View } from "./view.js";
+import { failed, isAway, RETRY, type View } from "./view.js";
+
+const MOST = 64; // runs that the server lets a page watch
 
 export class CompareView implements View {
   readonly element = h("div", { class: "compare-page" });
@@ -28,7 +32,11 @@ export class CompareView implements View {
   private readonly lines: Timeline[] = [];
   private onlyDifferent = true;
   private leave: (() => void) | null = null;
-  private readonly reload = throttled(() => this.load(), 1500);
+  private closed = false;
+  private away = false;
+  private timer = 0;
+  private readonly parts: HTMLElement[];
+  private readonly reload = throttled(() => this.load().catch(() => undefined), 1500);
 
   constructor(private readonly ids: string[], private readonly alive: (alive: boolean) => void) {
     document.title = "Comparison · Epochal";
@@ -36,12 +44,13 @@ export class CompareView implements View {
       this.onlyDifferent = on;
       this.tables();
     });
-    this.element.append(
+    this.parts = [
       h("a", { href: "#/", class: "back" }, "All runs"), h("h1", { tabindex: -1 }, `${ids.length} runs compared`), this.legend,
       this.tools.element, this.grid.element,
       h("section", { class: "panel" }, h("h2", {}, "Best values"), this.results),
       h("section", { class: "panel" }, h("div", { class: "head-row" }, h("h2", {}, "Parameters"), different), this.params),
-    );
+    ];
+    this.element.append(...this.parts);
     viewKeys([...this.tools.keys, { key: "u", what: "back to all runs", run: () => (location.hash = "#/") }]);
     void this.open();
   }
@@ -50,14 +59,25 @@ export class CompareView implements View {
     try {
       await this.load();
     } catch (error) {
+      if (isAway(error) && !this.closed) this.timer = window.setTimeout(() => void this.open(), RETRY);
       this.element.replaceChildren(h("a", { href: "#/", class: "back" }, "All runs"), failed(error, "These runs could not be opened."));
       return;
     }
-    this.leave = listen(this.ids, { alive: this.alive, run: (pulse) => this.pulse(pulse) });
+    if (this.closed) return;
+    if (!this.element.contains(this.grid.element)) this.element.replaceChildren(...this.parts);
+    this.leave = listen(this.ids.slice(0, MOST), {
+      alive: (alive) => {
+        this.alive(alive);
+        if (alive && this.away) this.reload();
+        this.away = !alive;
+      },
+      run: (pulse) => this.pulse(pulse),
+    });
   }
 
   private async load(): Promise<void> {
     const fresh = await Promise.all(this.ids.map((id) => api.run(id)));
+    if (this.closed) return;
     this.runs = fresh.map((run, at) => {
       const known = new Map(this.runs[at]?.curves.map((head) => [head.name, head]));
       return { ...run, curves: run.curves.map((head) => Object.assign(known.get(head.name) ?? head, head)) };
@@ -72,7 +92,8 @@ export class CompareView implements View {
   }
 
   private tables(): void {
-    this.params.replaceChildren(this.paramTable());
+    const told = this.runs.map(({ name, path, params }) => [name, path, params]);
+    renew(this.params, [told, this.onlyDifferent], () => [this.paramTable()]);
     this.results.replaceChildren(this.resultTable());
   }
 
@@ -110,6 +131,7 @@ export class CompareView implements View {
   }
 
   private pulse(pulse: Pulse): void {
+    newsOf(pulse.id).watchers = pulse.watchers;
     this.grid.pulse(pulse);
     const run = this.runs.find((one) => one.id === pulse.id);
     const known = new Set(run?.curves.map((head) => head.name));
@@ -117,6 +139,8 @@ export class CompareView implements View {
   }
 
   close(): void {
+    this.closed = true;
+    window.clearTimeout(this.timer);
     this.leave?.();
     this.tools.close();
     this.grid.close();

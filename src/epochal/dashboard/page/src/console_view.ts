@@ -4,7 +4,7 @@ import { Terminal, type Look } from "./ansi.js";
 import { api } from "./api.js";
 import { h, say } from "./dom.js";
 import { toggle } from "./chart_tools.js";
-import { throttled } from "./stream.js";
+import { throttled } from "./throttled.js";
 
 export class ConsoleView {
   readonly element: HTMLElement;
@@ -31,13 +31,12 @@ export class ConsoleView {
 
   private async load(): Promise<void> {
     try {
-      const lines = await api.console(this.id, this.after);
+      const lines = await api.console(this.id, this.after || undefined);
       for (const line of lines) this.terminal.write(line.text.endsWith("\n") ? line.text : `${line.text}\n`);
       this.after = lines.at(-1)?.id ?? this.after;
       if (lines.length > 0) this.draw();
       say(this.note, this.after === 0 ? "This run has written nothing to its terminal, or its text was not kept." : "");
       this.out.hidden = this.after === 0;
-      if (lines.length >= 1000) this.refresh(); // there may be more
     } catch (error) {
       say(this.note, `The console could not be read: ${error instanceof Error ? error.message : String(error)}`);
     }

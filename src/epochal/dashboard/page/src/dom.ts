@@ -42,8 +42,17 @@ export function say(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const made = new WeakMap<Element, string>();
+
+/** Make what is in an element anew where it is about something else now: what somebody reads or has selected stays. */
+export function renew(element: Element, about: unknown, make: () => Node[]): void {
+  const now = JSON.stringify(about) ?? "";
+  if (made.get(element) === now) return;
+  made.set(element, now);
+  element.replaceChildren(...make());
+}
+
 const ICONS = {
-  back: "M15 5l-7 7 7 7",
   moon: "M20 14A8 8 0 1 1 10 4a6.500 6.500 0 0 0 10 10z",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M4.900 4.900l1.400 1.400M17.700 17.700l1.400 1.400M2 12h2M20 12h2M4.900 19.100l1.400-1.400M17.700 6.300l1.400-1.400",
   auto: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 3v18M12 8h7.500M12 12h9M12 16h7.500",

@@ -1,11 +1,12 @@
-/** One curve of one run as it grows: loaded once, then only its end is asked for. */
+/** One curve of one run as it grows: loaded once, then only its end is asked for, and only where points are missing. */
 
 import { api } from "./api.js";
 import { add, columns, cut, none, type Columns } from "./columns.js";
+import { newsOf } from "./news.js";
 import { inTurn } from "./queue.js";
+import type { CurveData, Newest } from "./types.js";
 
 const MOST = 2000; // points or ranges, more than a chart has pixels
-const PAUSE = 1000; // milliseconds between two requests for new points
 
 /** An earlier attempt, from the step on that a later one repeats. */
 export interface Past {
@@ -15,10 +16,12 @@ export interface Past {
 
 export class LiveCurve {
   points: Columns = none();
-  private sure = 0; // points that came from the store; those behind came ahead of it, with the stream
+  alive = false; // somebody sees it
+  private sure = 0; // points in front of which none is missing; those behind came ahead of the others, with the stream
+  private count = 0; // points that the store has of those, ranges counted by what is in them
+  private told: Newest | null = null;
   private loaded = false;
-  private asked = 0;
-  private timer = 0;
+  private turn = 0; // no answer is taken that a newer question has overtaken
 
   constructor(
     readonly id: string,
@@ -27,59 +30,64 @@ export class LiveCurve {
     private readonly past?: Past,
   ) {}
 
+  /** Whether nothing is missing, as far as was told. */
+  get complete(): boolean {
+    return this.loaded && this.sure === this.points.step.length;
+  }
+
   async load(): Promise<void> {
+    const turn = (this.turn += 1);
     const data = await inTurn(() => api.curve(this.id, this.name, { most: MOST, ...this.past }));
-    this.points = columns(data);
-    this.sure = this.points.step.length;
+    if (turn !== this.turn) return;
+    this.points = none();
+    this.sure = 0;
     this.loaded = true;
-    this.asked = performance.now();
-    this.changed();
+    this.take(data);
   }
 
   /** The newest value, told by the stream: drawn at once; what came before it is asked for a little later. */
-  pulse(step: number, time: number, value: number | null): void {
-    if (!this.loaded || this.past) return;
-    const last = this.points.step.at(-1) ?? -1;
-    if (step < last) {
-      this.loaded = false; // the run was set back: steps are repeated
-      void this.load().catch(() => (this.loaded = true));
-      return;
-    }
-    if (step === last) return;
-    add(this.points, { step: [step], time: [time], low: [value], high: [value] });
+  pulse(newest: Newest): void {
+    if (this.past) return;
+    const [step, , , count] = (this.told = newest);
+    if (!this.loaded) return;
+    if (step < (this.points.step.at(-1) ?? -1) || count < this.count) return this.again(); // steps are repeated
+    this.follow(newest);
     this.changed();
-    if (!this.timer) {
-      const wait = Math.max(0, this.asked + PAUSE - performance.now());
-      this.timer = window.setTimeout(() => void this.catchUp(), wait);
-    }
   }
 
-  private async catchUp(): Promise<void> {
-    this.asked = performance.now();
-    try {
-      if (this.points.step.length > 2 * MOST) await this.load();
-      else await this.more();
-    } catch {
-      // the server is away: the stream says so, and the next value tries again
-    } finally {
-      this.timer = 0;
-    }
+  /** Draw the newest value, and ask for those before it where some are missing. */
+  private follow([step, time, value, count]: Newest): void {
+    const missing = !this.complete || count > this.count + 1;
+    if (step > (this.points.step.at(-1) ?? -1)) add(this.points, { step: [step], time: [time], low: [value], high: [value] });
+    if (!missing) [this.sure, this.count] = [this.points.step.length, Math.max(count, this.count)];
+    else if (this.points.step.length > 2 * MOST) this.again();
+    else newsOf(this.id).want(this);
   }
 
-  private async more(): Promise<void> {
+  private again(): void {
+    this.loaded = false;
+    void this.load().catch(() => (this.loaded = true)); // the server is away: the next value tries again
+  }
+
+  /** The step from which on its points are wanted, and how to take them. */
+  ask(): { begin: number; take: (data: CurveData | null) => void } {
+    const turn = (this.turn += 1);
     const begin = (this.points.step[this.sure - 1] ?? -1) + 1;
-    const data = await inTurn(() => api.curve(this.id, this.name, { most: MOST, begin }));
-    const ahead = this.points.step.at(-1) ?? -1;
-    if ((data.step.at(-1) ?? -1) < ahead && data.step.length === 0) return;
+    return { begin, take: (data) => void (turn === this.turn && data && this.take(data)) };
+  }
+
+  private take(data: CurveData): void {
     cut(this.points, this.sure);
     add(this.points, columns(data));
     this.sure = this.points.step.length;
+    this.count = data.count;
+    if (this.told && this.told[3] > data.count) this.follow(this.told); // told while the answer was on its way
     this.changed();
   }
 
   close(): void {
-    window.clearTimeout(this.timer);
-    this.timer = 0;
+    this.alive = false;
+    this.turn += 1;
   }
 
   /** A part of it, finer. */

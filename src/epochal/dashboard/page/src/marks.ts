@@ -1,7 +1,7 @@
 /** What is drawn over the lines: what people and callbacks did, the best value, values that are no numbers. */
 
 import type uPlot from "uplot";
-import { stepAlong, type AxisName, type Timeline } from "./axis.js";
+import { placer, type AxisName, type Timeline } from "./axis.js";
 import { ink, markColour } from "./palette.js";
 import type { Happening } from "./types.js";
 
@@ -23,9 +23,13 @@ function clipped(plot: uPlot, draw: (context: CanvasRenderingContext2D, ratio: n
 
 export function drawHappenings(plot: uPlot, events: Happening[], axis: AxisName, timeline: Timeline): void {
   clipped(plot, (context, ratio) => {
-    const { top, height } = plot.bbox;
+    const { top, height, left, width } = plot.bbox;
+    const where = placer(axis, timeline);
+    const last = new Map<string, number>();
     for (const event of events) {
-      const x = Math.round(plot.valToPos(stepAlong(event.step, event.time, axis, timeline), "x", true));
+      const x = Math.round(plot.valToPos(where(event.step, event.time), "x", true));
+      if (x < left || x > left + width || last.get(event.kind) === x) continue;
+      last.set(event.kind, x);
       context.strokeStyle = context.fillStyle = markColour(event.kind);
       context.lineWidth = ratio;
       if (event.kind === "save") {

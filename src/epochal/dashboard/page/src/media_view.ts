@@ -6,7 +6,7 @@ import { h, say } from "./dom.js";
 import { Distribution } from "./distribution.js";
 import { Picture } from "./picture.js";
 import { Sample } from "./sample.js";
-import { throttled } from "./stream.js";
+import { throttled } from "./throttled.js";
 import type { Medium } from "./types.js";
 
 interface Card {

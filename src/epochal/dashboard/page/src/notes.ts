@@ -1,7 +1,7 @@
 /** Tags, and notes of people. */
 
 import { api } from "./api.js";
-import { h } from "./dom.js";
+import { h, renew } from "./dom.js";
 import { moment } from "./format.js";
 import { toast } from "./toast.js";
 import type { RunPage } from "./types.js";
@@ -29,10 +29,10 @@ export class Notes {
   }
 
   update(run: RunPage): void {
-    this.tags.replaceChildren(...run.tags.map((name) => h("li", {}, name, h("button", {
+    renew(this.tags, run.tags, () => run.tags.map((name) => h("li", {}, name, h("button", {
       type: "button", "aria-label": `Take the tag ${name} off`, onclick: () => void this.tell(() => api.tags(this.id, [], [name]), () => undefined),
     }, "×"))));
-    this.list.replaceChildren(...run.notes.map((note) => h("li", {}, h("p", {}, note.text), h("small", {}, `${note.by} · ${moment(note.time)}`))));
+    renew(this.list, run.notes, () => run.notes.map((note) => h("li", {}, h("p", {}, note.text), h("small", {}, `${note.by} · ${moment(note.time)}`))));
   }
 
   private async tell(ask: () => Promise<unknown>, done: () => void): Promise<void> {

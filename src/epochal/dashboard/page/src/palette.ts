@@ -3,7 +3,7 @@
 const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7c00", "#5b5b66"];
 const DARK = ["#4aa8e0", "#ff8a3d", "#2fc79b", "#e39cc3", "#f2b43c", "#8fd0f7", "#d9cc4a", "#b3b3c0"];
 
-export function isDark(): boolean {
+function isDark(): boolean {
   const chosen = document.documentElement.dataset["theme"];
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
@@ -19,7 +19,7 @@ export function faint(hex: string, share: number): string {
   return `rgba(${part(1)}, ${part(3)}, ${part(5)}, ${share})`;
 }
 
-export interface Ink {
+interface Ink {
   text: string;
   muted: string;
   grid: string;

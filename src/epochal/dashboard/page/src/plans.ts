@@ -14,7 +14,7 @@ export function timeline(run: RunPage): Timeline {
   return { started: run.sessions[0]?.started ?? 0, epochs: run.epochs };
 }
 
-export function groupOf(name: string): string {
+function groupOf(name: string): string {
   const cut = name.indexOf("/");
   return cut > 0 ? name.slice(0, cut) : "metrics";
 }

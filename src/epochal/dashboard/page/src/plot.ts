@@ -1,9 +1,11 @@
-/** One drawing: lines with bands, made by uPlot, and made again only when its form changes. */
+/** One drawing: axes, zoom and the cursor are uPlot's, the lines and their bands are painted here. */
 
 import uPlot from "uplot";
 import { distances, tick, type AxisName } from "./axis.js";
-import { isBanded, middle, smooth, type Columns, type Value } from "./columns.js";
+import { isBanded, middle, nearest, place, smooth, type Columns, type Value } from "./columns.js";
+import { h } from "./dom.js";
 import { number } from "./format.js";
+import { band, trace, type Ground, type Part } from "./paint.js";
 import { faint, ink } from "./palette.js";
 
 export interface Line {
@@ -28,44 +30,45 @@ export interface Hooks {
   zoom: (range: [number, number] | null) => void;
 }
 
+/** A line with all that is drawn of it. */
+interface Drawn {
+  line: Line;
+  values: Value[];
+  even: Value[] | null; // smoothed
+  banded: boolean;
+  part: Part;
+}
+
 const SYNC = "charts";
 const DENSE = 500; // points from which on a line is one pixel wide: browsers draw those many times faster
+const FEW = 40; // points up to which each has a dot
+const MARGIN = 16; // right of the last value, for half a tick's text
 
-/** The columns that uPlot draws: for each line its values, smoothed ones, low and high. */
-export function data(lines: Line[], form: Form): uPlot.AlignedData {
-  const tables = lines.map((line) => {
-    const positive = (value: Value): Value => (form.log && value !== null && value <= 0 ? null : value);
-    const values = middle(line.points).map(positive);
-    const even = form.smoothing > 0 ? smooth(values, form.smoothing) : values;
-    const banded = isBanded(line.points);
-    const low = banded ? line.points.low.map(positive) : values;
-    const high = banded ? line.points.high.map(positive) : values;
-    return [line.x, values, even, low, high] as uPlot.AlignedData;
-  });
-  return tables.length === 1 && tables[0] ? tables[0] : uPlot.join(tables, tables.map(() => [0, 1, 1, 1, 1]));
-}
-
-function series(line: Line, form: Form): uPlot.Series[] {
-  const smoothed = form.smoothing > 0;
-  const banded = isBanded(line.points);
-  const few = (plot: uPlot, at: number): boolean => {
-    const count = (plot.data[at] ?? []).length;
-    return count > 0 && count < 40 && !line.quiet;
+function drawn(line: Line, form: Form, window: [number, number], pixels: number): Drawn {
+  const positive = (value: Value): Value => (value !== null && value <= 0 ? null : value);
+  const all = middle(line.points);
+  const values = form.log ? all.map(positive) : all;
+  const last = line.x.length - 1;
+  const from = Math.max(0, place(line.x, window[0]));
+  const to = Math.min(last, place(line.x, window[1]) + 1);
+  return {
+    line, values, even: form.smoothing > 0 ? smooth(values, form.smoothing) : null,
+    banded: isBanded(line.points), part: { from, to, crowded: to - from > pixels },
   };
-  const common = { spanGaps: false, points: { show: few, size: 5, fill: line.colour, stroke: line.colour } };
-  const width = line.quiet || line.x.length > DENSE ? 1 : 1.5;
-  const dash = line.quiet ? [4, 3] : [];
-  const hidden = { show: banded, stroke: "transparent", width: 0, points: { show: false } };
-  return [
-    { ...common, show: true, stroke: faded(line, smoothed), width: smoothed || line.soft ? 1 : width, dash },
-    { show: smoothed, stroke: line.colour, width: line.x.length > DENSE ? 1 : width + 0.5, dash, points: { show: false } },
-    hidden,
-    hidden,
-  ];
 }
 
-function faded(line: Line, smoothed: boolean): string {
-  return smoothed ? faint(line.colour, 0.3) : line.soft ? faint(line.colour, 0.6) : line.colour;
+/** The least and the greatest value that is seen. */
+function extent(lines: Drawn[], log: boolean): [number, number] | [null, null] {
+  let [least, most] = [Infinity, -Infinity];
+  for (const { line: { points }, part } of lines) {
+    for (let at = part.from; at <= part.to; at += 1) {
+      const [low, high] = [points.low[at] ?? null, points.high[at] ?? null];
+      if (low !== null && low < least && !(log && low <= 0)) least = low;
+      if (high !== null && high > most && !(log && high <= 0)) most = high;
+      if (high !== null && log && high > 0 && high < least) least = high;
+    }
+  }
+  return least <= most ? [least, most] : [null, null];
 }
 
 /** Some space above and below; a line that never moves lies in the middle. */
@@ -78,32 +81,40 @@ function range(log: boolean): uPlot.Range.Function {
   };
 }
 
-function options(lines: Line[], form: Form, width: number, hooks: Hooks): uPlot.Options {
+/** The texts under the x axis; one that would be cut off at the edge is left out. */
+function ticks(plot: uPlot, splits: number[], axis: AxisName): string[] {
+  return splits.map((one) => {
+    const text = tick(one, axis);
+    const room = plot.bbox.width / devicePixelRatio + MARGIN - plot.valToPos(one, "x");
+    return room < text.length * 3.3 ? "" : text;
+  });
+}
+
+function options(form: Form, width: number, paint: (plot: uPlot) => void, hooks: Hooks): uPlot.Options {
   const colours = ink();
   const axis: uPlot.Axis = {
     stroke: colours.muted, font: "11px system-ui, sans-serif",
     grid: { stroke: colours.grid, width: 1 }, ticks: { show: false },
   };
-  const bands = lines.map((line, at) => ({ series: [at * 4 + 4, at * 4 + 3] as uPlot.Band.Bounds, fill: faint(line.colour, 0.18) }));
   return {
-    width, height: form.height, padding: [8, 16, 0, 0], legend: { show: false },
+    width, height: form.height, padding: [8, MARGIN, 0, 0], legend: { show: false },
     scales: {
-      x: { time: false, range: (_plot, low, high) => form.zoom ?? (low === high ? [low - 1, high + 1] : [low, high]) },
+      x: { time: false, range: (_plot, low, high) => [low, high] },
       y: { distr: form.log ? 3 : 1, range: range(form.log) },
     },
-    series: [{}, ...lines.flatMap((line) => series(line, form))],
-    bands: bands.filter((_, at) => lines[at] && isBanded(lines[at].points)),
+    series: [{}, { stroke: "transparent", width: 0, points: { show: false }, paths: () => null }], // ranges the scales
     axes: [
-      { ...axis, size: 26, gap: 4, space: 64, incrs: distances(form.axis), values: (_plot, splits) => splits.map((one) => tick(one, form.axis)) },
+      { ...axis, size: 26, gap: 4, space: 64, incrs: distances(form.axis), values: (plot, splits) => ticks(plot, splits, form.axis) },
       { ...axis, size: 56, gap: 6, space: 34, values: (_plot, splits) => splits.map((one) => (one === null ? "" : number(one, 3))) },
     ],
     cursor: {
       y: false, drag: { x: true, y: false, setScale: false },
-      points: { size: 6 },
+      points: { show: false },
       sync: { key: SYNC, scales: ["x", null], setSeries: false, filters: { pub: (type: string) => type === "mousemove" || type === "mouseleave" } },
       bind: { dblclick: () => () => (hooks.zoom(null), null) },
     } as uPlot.Cursor,
     hooks: {
+      drawAxes: [paint],
       draw: [hooks.over],
       setCursor: [(plot) => {
         const left = plot.cursor.left ?? -1;
@@ -122,6 +133,9 @@ function options(lines: Line[], form: Form, width: number, hooks: Hooks): uPlot.
 export class Plot {
   private plot: uPlot | null = null;
   private made = "";
+  private width = 0;
+  private lines: Drawn[] = [];
+  private readonly dots: HTMLElement[] = [];
 
   constructor(
     private readonly place: HTMLElement,
@@ -132,19 +146,71 @@ export class Plot {
     return this.plot?.ctx.canvas ?? null;
   }
 
+  /** Its place has another width from now on: told, since asking for it would have the whole page laid out. */
+  resize(width: number): void {
+    this.width = Math.round(width);
+  }
+
   draw(lines: Line[], form: Form): void {
-    const width = this.place.clientWidth;
+    this.width ||= this.place.clientWidth;
+    const { width } = this;
     if (width === 0) return;
-    const shape = lines.map((line) => `${line.colour}${line.quiet}${isBanded(line.points)}${line.x.length > DENSE}`).join();
-    const made = [shape, form.axis, form.log, form.smoothing > 0, form.height, ink().paper, form.zoom].join();
-    if (this.plot && made === this.made) {
-      if (this.plot.width !== width) this.plot.setSize({ width, height: form.height });
-      this.plot.setData(data(lines, form));
+    const first = Math.min(...lines.map((line) => line.x[0] ?? Infinity));
+    const last = Math.max(...lines.map((line) => line.x.at(-1) ?? -Infinity));
+    const [begin, end] = form.zoom ?? (first < last ? [first, last] : [first - 1, first + 1]);
+    this.lines = lines.map((line) => drawn(line, form, [begin, end], width * devicePixelRatio));
+    const data: uPlot.AlignedData = [[begin, end], extent(this.lines, form.log)];
+    const made = [form.axis, form.log, form.height, devicePixelRatio, ink().paper].join();
+    const { plot } = this;
+    if (plot && made === this.made) {
+      plot.batch(() => { // now, not behind all that is drawn in this frame, so that the time it takes can be seen
+        if (plot.width !== width) plot.setSize({ width, height: form.height });
+        plot.setData(data);
+      });
       return;
     }
     this.close();
     this.made = made;
-    this.plot = new uPlot(options(lines, form, width, this.hooks), data(lines, form), this.place);
+    const hooks = { ...this.hooks, cursor: (x: number | null): void => this.moved(x) };
+    this.plot = new uPlot(options(form, width, (own) => this.paint(own), hooks), data, this.place);
+  }
+
+  private paint(plot: uPlot): void {
+    const { ctx, bbox } = plot;
+    const { x, y } = plot.scales;
+    const [left, right] = [x?.min ?? 0, x?.max ?? 1];
+    const isLog = y?.distr === 3;
+    const height = (value: number): number => (isLog ? Math.log10(value) : value);
+    const [low, high] = [height(y?.min ?? 0), height(y?.max ?? 1)];
+    const [wide, tall] = [bbox.width / (right - left), bbox.height / (high - low)];
+    const ground: Ground = {
+      x: (value) => bbox.left + (value - left) * wide,
+      y: (value) => bbox.top + (high - height(value)) * tall,
+    };
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top - 1, bbox.width + 1, bbox.height + 2);
+    ctx.clip();
+    this.lines.forEach((one) => paintBand(ctx, ground, one, isLog));
+    this.lines.forEach((one) => paintLine(ctx, ground, one));
+    ctx.restore();
+  }
+
+  private moved(x: number | null): void {
+    this.hooks.cursor(x);
+    const { plot } = this;
+    if (!plot) return;
+    this.lines.forEach(({ line, values, even }, at) => {
+      const dot = (this.dots[at] ??= h("i", { class: "dot" }));
+      const near = x === null ? -1 : nearest(line.x, x);
+      const value = (even ?? values)[near] ?? null;
+      dot.hidden = value === null;
+      if (value === null) return;
+      if (dot.parentNode !== plot.over) plot.over.append(dot);
+      dot.style.backgroundColor = line.colour;
+      dot.style.translate = `${plot.valToPos(line.x[near] ?? 0, "x")}px ${plot.valToPos(value, "y")}px`;
+    });
+    for (const dot of this.dots.splice(this.lines.length)) dot.remove();
   }
 
   /** Put the cursor on a value of x, as the keys do; null takes it away. */
@@ -157,5 +223,44 @@ export class Plot {
   close(): void {
     this.plot?.destroy();
     this.plot = null;
+    this.dots.length = 0;
   }
+}
+
+function paintBand(ctx: CanvasRenderingContext2D, ground: Ground, { line, part, banded }: Drawn, isLog: boolean): void {
+  if (!banded) return;
+  const positive = (values: Value[]): Value[] => (isLog ? values.map((value) => (value !== null && value <= 0 ? null : value)) : values);
+  ctx.beginPath();
+  band(ctx, ground, part, line.x, positive(line.points.low), positive(line.points.high));
+  ctx.fillStyle = faint(line.colour, 0.18);
+  ctx.fill();
+}
+
+function paintLine(ctx: CanvasRenderingContext2D, ground: Ground, { line, part, values, even }: Drawn): void {
+  const count = part.to - part.from + 1;
+  const hair = 1 / devicePixelRatio;
+  const width = count > DENSE ? hair : line.quiet ? 1 : 1.5;
+  ctx.lineJoin = count > DENSE ? "bevel" : "round";
+  ctx.setLineDash(line.quiet ? [4 * devicePixelRatio, 3 * devicePixelRatio] : []);
+  const stroke = (of: Value[], colour: string, wide: number): void => {
+    ctx.beginPath();
+    trace(ctx, ground, part, line.x, of);
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = wide * devicePixelRatio;
+    ctx.stroke();
+  };
+  const colour = even ? faint(line.colour, 0.3) : line.soft ? faint(line.colour, 0.6) : line.colour;
+  stroke(values, colour, even || line.soft ? Math.min(1, width) : width);
+  if (even) stroke(even, line.colour, count > DENSE ? 1 : width + 0.5);
+  if (count >= FEW || line.quiet) return;
+  ctx.beginPath();
+  for (let at = part.from; at <= part.to; at += 1) {
+    const value = values[at];
+    if (value === null || value === undefined) continue;
+    const [x, y] = [ground.x(line.x[at] ?? 0), ground.y(value)];
+    ctx.moveTo(x, y);
+    ctx.arc(x, y, 2.5 * devicePixelRatio, 0, 2 * Math.PI);
+  }
+  ctx.fillStyle = line.colour;
+  ctx.fill();
 }

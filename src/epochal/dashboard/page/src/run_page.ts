@@ -7,21 +7,23 @@ import { chartTools, type ChartTools } from "./chart_tools.js";
 import { bestOf } from "./chart.js";
 import { ConsoleView } from "./console_view.js";
 import { Controls } from "./controls.js";
-import { h, say } from "./dom.js";
-import { failed, type View } from "./view.js";
+import { h, renew, say } from "./dom.js";
+import { failed, isAway, RETRY, type View } from "./view.js";
 import { duration, moment, number, whole } from "./format.js";
 import { viewKeys } from "./keys.js";
-import { layerBars } from "./layers.js";
+import { LayerBars } from "./layers.js";
 import { MediaView } from "./media_view.js";
+import { newsOf } from "./news.js";
 import { Notes } from "./notes.js";
 import { roomOf, runPlans, timeline, type Room } from "./plans.js";
 import { isOver } from "./states.js";
 import { Settings } from "./settings.js";
 import { statePill } from "./state_pill.js";
-import { listen, throttled } from "./stream.js";
+import { listen } from "./stream.js";
+import { throttled } from "./throttled.js";
 import { auditTable, callbackTable, checkpointTable, facts, happeningTable } from "./tables.js";
 import { Tabs } from "./tabs.js";
-import type { AuditRow, CurveHead, Pulse, RunPage as Run } from "./types.js";
+import type { CurveHead, Pulse, RunPage as Run } from "./types.js";
 import { announce } from "./toast.js";
 
 export class RunView implements View {
@@ -36,7 +38,8 @@ export class RunView implements View {
   private readonly bar = h("progress", { max: 1, value: 0, "aria-label": "Progress of the training" });
   private readonly banner = h("div", { class: "banners" });
   private readonly finals = h("div", { class: "tiles" });
-  private readonly bars = h("div", {});
+  private readonly bars = new LayerBars();
+  private readonly rank = h("label", { class: "pick" });
   private readonly title = h("h1", { tabindex: -1 });
   private readonly lists: Record<"checkpoints" | "callbacks" | "history" | "params" | "about", HTMLElement>;
   private readonly line: Timeline = { started: 0, epochs: [] };
@@ -44,12 +47,13 @@ export class RunView implements View {
   private run: Run | null = null;
   private media: MediaView | null = null;
   private text: ConsoleView | null = null;
-  private audit: AuditRow[] = [];
-  private seen: Pick<Pulse, "events" | "audit"> = { events: null, audit: null };
+  private seen: Partial<Pulse> = {};
   private leave: (() => void) | null = null;
+  private closed = false;
+  private away = false;
   private clock = 0;
   private readonly reload = throttled(() => this.load(), 1000);
-  private readonly askHistory = throttled(() => this.history(), 150);
+  private readonly askHistory = throttled(() => this.history().catch(() => undefined), 150);
 
   constructor(private readonly id: string, tab: string, private readonly alive: (alive: boolean) => void) {
     this.controls = new Controls(id);
@@ -60,10 +64,12 @@ export class RunView implements View {
   }
 
   private async open(tab: string): Promise<void> {
-    this.element.append(h("p", { class: "empty" }, "Opening the run…"));
+    if (!this.element.hasChildNodes()) this.element.append(h("p", { class: "empty" }, "Opening the run…"));
     try {
       this.run = await api.run(this.id);
+      if (this.closed) return;
     } catch (error) {
+      if (isAway(error) && !this.closed) this.clock = window.setTimeout(() => void this.open(tab), RETRY);
       const gone = error instanceof ApiError && error.status === 404;
       this.element.replaceChildren(failed(error, gone ? "There is no such run here. It may have been moved or deleted." : "This run could not be opened."));
       return;
@@ -71,11 +77,13 @@ export class RunView implements View {
     this.build(tab);
     this.show();
     await this.history().catch(() => undefined);
+    if (this.closed) return;
     this.clock = window.setInterval(() => this.tellProgress(), 1000);
     this.leave = listen([this.id], {
       alive: (alive) => {
         this.alive(alive);
-        if (alive) this.reload();
+        if (alive && this.away) this.comeBack();
+        this.away = !alive;
       },
       run: (pulse) => this.pulse(pulse),
     });
@@ -83,13 +91,13 @@ export class RunView implements View {
 
   private build(tab: string): void {
     const back = h("a", { href: "#/", class: "back" }, "All runs");
-    const head = h("header", { class: "run-head" }, back, h("div", { class: "run-title" }, this.title, this.state), this.where, this.bar);
+    const head = h("header", { class: "run-head" }, back, h("div", { class: "run-title" }, this.title, this.state, this.rank), this.where, this.bar);
     const { lists } = this;
     const about = (): HTMLElement => h("div", { class: "columns" }, this.notes.element, h("section", {}, h("h2", {}, "Parameters"), lists.params), h("section", {}, h("h2", {}, "Environment"), lists.about));
     this.tabs = new Tabs([
       { name: "charts", label: "Charts", make: () => h("div", {}, this.finals, this.charts("charts", "Nothing was logged yet. Charts appear with the first run.log.")) },
       { name: "media", label: "Media", make: () => (this.media = new MediaView(this.id)).element },
-      { name: "layers", label: "Layers", make: () => h("div", {}, this.bars, this.charts("layers", "No layers are watched. GradientMonitor and ActivationMonitor do that.")) },
+      { name: "layers", label: "Layers", make: () => h("div", {}, this.bars.element, this.charts("layers", "No layers are watched. GradientMonitor and ActivationMonitor do that.")) },
       { name: "system", label: "System", make: () => this.charts("system", "The machine is not watched. SystemStats does that.") },
       { name: "checkpoints", label: "Checkpoints", make: () => lists.checkpoints },
       { name: "console", label: "Console", make: () => (this.text = new ConsoleView(this.id)).element },
@@ -107,6 +115,8 @@ export class RunView implements View {
 
   private openTab(name: string): void {
     this.tabs.show(name);
+    if (name === "console") this.text?.refresh();
+    if (name === "media") this.media?.refresh();
     const tools = this.tools.find((one) => this.tabs.panel.contains(one.element));
     viewKeys([
       ...(tools?.keys ?? []),
@@ -130,12 +140,13 @@ export class RunView implements View {
   private async load(): Promise<void> {
     try {
       const fresh = await api.run(this.id);
+      if (this.closed) return;
       const known = new Map(this.run?.curves.map((head) => [head.name, head]));
       fresh.curves = fresh.curves.map((head) => Object.assign(known.get(head.name) ?? head, head)); // charts keep theirs
       this.run = fresh;
       this.show();
     } catch (error) {
-      if (error instanceof ApiError && (error.status === 404 || error.status === 401)) this.banner.replaceChildren(failed(error, "This run can no longer be read."));
+      if (error instanceof ApiError && (error.status === 404 || error.status === 401)) renew(this.banner, error.message, () => [failed(error, "This run can no longer be read.")]);
     }
   }
 
@@ -148,19 +159,29 @@ export class RunView implements View {
     this.state.replaceChildren(statePill(run.state));
     this.controls.update(run.commands, run.state);
     this.notes.update(run);
+    renew(this.rank, run.ranks, () => this.ranks(run));
     for (const [room, grid] of this.grids) grid.add(runPlans(run, this.line, room));
-    lists.checkpoints.replaceChildren(checkpointTable(run.checkpoints));
-    lists.callbacks.replaceChildren(callbackTable(run.callbacks));
-    lists.params.replaceChildren(facts("Parameters", run.params, "This run logged no parameters. run.log_params(mapping) does."));
-    lists.about.replaceChildren(facts("Environment", run.about, "Nothing is known of where this run ran."));
-    this.finals.replaceChildren(...run.curves.filter((head) => head.kind === "final").map(tile));
+    renew(lists.checkpoints, run.checkpoints, () => [checkpointTable(run.checkpoints)]);
+    renew(lists.callbacks, run.callbacks, () => [callbackTable(run.callbacks)]);
+    renew(lists.params, run.params, () => [facts("Parameters", run.params, "This run logged no parameters. run.log_params(mapping) does.")]);
+    renew(lists.about, run.about, () => [facts("Environment", run.about, "Nothing is known of where this run ran.")]);
+    const finals = run.curves.filter((head) => head.kind === "final");
+    renew(this.finals, finals, () => finals.map(tile));
     const layers = run.curves.filter((head) => roomOf(head) === "layers");
-    this.bars.replaceChildren(layers.length > 0 ? layerBars(layers) : "");
+    this.bars.update(layers);
     this.tabs.count("layers", layers.length || null);
     this.tabs.count("system", run.curves.some((head) => roomOf(head) === "system") ? 0 : null);
     this.tabs.count("checkpoints", run.checkpoints.length);
     this.tellProgress();
     this.warn(run);
+  }
+
+  /** Which rank's file is shown, where there are several. */
+  private ranks({ ranks }: Run): Node[] {
+    if (ranks.length < 2) return [];
+    const pick = h("select", {}, ...ranks.map(({ id, rank }) => h("option", { value: id, selected: id === this.id }, String(rank))));
+    pick.addEventListener("change", () => (location.hash = `#/run/${pick.value}/${this.tabs.current}`));
+    return [document.createTextNode("Rank"), pick];
   }
 
   private tellProgress(): void {
@@ -192,14 +213,13 @@ export class RunView implements View {
       const told = run.losses.map((loss) => `${whole(loss.count)} ${loss.what} (${loss.why})`).join("; ");
       lines.push(h("p", { class: "banner warn" }, `Some of it could not be kept: ${told}`));
     }
-    const made = lines.map((line) => line.textContent).join("\n");
-    if (this.banner.dataset["made"] !== made) this.banner.replaceChildren(...lines);
-    this.banner.dataset["made"] = made;
+    renew(this.banner, lines.map((line) => line.textContent), () => lines);
   }
 
   private pulse(pulse: Pulse): void {
     const { run } = this;
     if (!run || pulse.id !== this.id) return;
+    newsOf(pulse.id).watchers = pulse.watchers;
     for (const grid of this.grids.values()) grid.pulse(pulse);
     const known = new Set(run.curves.map((head) => head.name));
     const epoch = run.epochs.at(-1)?.epoch ?? -1;
@@ -210,12 +230,19 @@ export class RunView implements View {
       announce(`${run.name}: ${pulse.state}`);
     }
     if (changed || (pulse.epoch ?? 0) > epoch + 1 || Object.keys(pulse.newest).some((name) => !known.has(name))) this.reload();
-    if (pulse.events !== this.seen.events || pulse.audit !== this.seen.audit) {
-      this.seen = { events: pulse.events, audit: pulse.audit };
-      this.askHistory();
-      this.reload();
-    }
+    const isNew = (what: "events" | "audit" | "notes" | "console" | "media"): boolean => pulse[what] !== this.seen[what];
+    if (isNew("events") || isNew("audit")) this.askHistory();
+    if (isNew("events") || isNew("audit") || isNew("notes")) this.reload();
+    if (isNew("console") && this.tabs.current === "console") this.text?.refresh();
+    if (isNew("media") && this.tabs.current === "media") this.media?.refresh();
+    this.seen = pulse;
     this.tellNewest(pulse, run.curves);
+  }
+
+  /** The server was away: what was missed is asked for. */
+  private comeBack(): void {
+    this.reload();
+    this.askHistory();
     this.text?.refresh();
     this.media?.refresh();
   }
@@ -230,16 +257,16 @@ export class RunView implements View {
 
   private async history(): Promise<void> {
     const [happenings, audit] = await Promise.all([api.events(this.id), api.audit(this.id)]);
-    this.audit = audit;
     this.settings.set({ happenings });
     this.controls.answered(audit);
-    this.lists.history.replaceChildren(h("h2", {}, "Asked by people"), auditTable(this.audit), h("h2", {}, "What happened"), happeningTable(happenings));
+    this.lists.history.replaceChildren(h("h2", {}, "Asked by people"), auditTable(audit), h("h2", {}, "What happened"), happeningTable(happenings));
     this.tabs.count("history", audit.length + happenings.length);
   }
 
   close(): void {
+    this.closed = true;
     this.leave?.();
-    window.clearInterval(this.clock);
+    window.clearInterval(this.clock); // a time-out, too
     this.tools.forEach((tools) => tools.close());
     this.grids.forEach((grid) => grid.close());
     viewKeys([]);

@@ -6,7 +6,8 @@ import { viewKeys } from "./keys.js";
 import { failed, type View } from "./view.js";
 import { COLUMNS, matches, metricColumn, sorted, type Column } from "./runs_columns.js";
 import { RunLine } from "./run_line.js";
-import { listen, throttled } from "./stream.js";
+import { listen } from "./stream.js";
+import { throttled } from "./throttled.js";
 import type { RunRow } from "./types.js";
 
 const FIRST = 150; // lines that are made at once; the others as one scrolls to them
@@ -56,7 +57,7 @@ export class RunsView implements View {
     this.leave = listen([], { runs: () => this.reload(), alive: (on) => this.hear(on) });
     this.timer = window.setInterval(() => this.lines.forEach((line) => line.tick()), 5000);
     viewKeys(this.keys());
-    void this.load();
+    this.reload();
   }
 
   private hear(on: boolean): void {

@@ -1,4 +1,4 @@
-/** The server's events: one connection a page, which reconnects by itself. */
+/** The server's events: one connection a page, which reconnects by itself; none while nobody looks at the page. */
 
 import type { Pulse } from "./types.js";
 
@@ -8,13 +8,13 @@ interface Listener {
   alive?: (alive: boolean) => void;
 }
 
-/** Listen until the returned function is called; `ids`: the runs whose changes are wanted. */
+/** Listen until the returned function is called; `ids`: the runs whose changes are wanted, none: the list. */
 export function listen(ids: string[], listener: Listener): () => void {
   const query = ids.map((id) => `run=${encodeURIComponent(id)}`).join("&");
   let source: EventSource | null = null;
   let again = 0;
   const open = (): void => {
-    source = new EventSource(`/api/stream${query ? `?${query}` : ""}`);
+    source = new EventSource(`/api/stream${query ? `?${query}&list=0` : ""}`);
     source.addEventListener("open", () => listener.alive?.(true));
     source.addEventListener("error", () => {
       listener.alive?.(false);
@@ -23,37 +23,24 @@ export function listen(ids: string[], listener: Listener): () => void {
     source.addEventListener("runs", (event) => {
       listener.runs?.((JSON.parse(event.data as string) as { version: number }).version);
     });
-    source.addEventListener("run", (event) => listener.run?.(JSON.parse(event.data as string) as Pulse));
+    source.addEventListener("run", (event) => {
+      const pulse = JSON.parse(event.data as string) as Pulse;
+      pulse.newest = Object.assign(Object.create(null), pulse.newest) as Pulse["newest"]; // a curve may be called constructor
+      listener.run?.(pulse);
+    });
   };
-  open();
-  return () => {
+  const close = (): void => {
     window.clearTimeout(again);
     source?.close();
   };
-}
-
-/** Call at most every so many milliseconds, and once more after the last wish. */
-export function throttled(call: () => Promise<void> | void, milliseconds: number): () => void {
-  let waiting = false;
-  let busy = false;
-  let last = 0;
-  const go = async (): Promise<void> => {
-    waiting = false;
-    busy = true;
-    last = performance.now();
-    try {
-      await call();
-    } finally {
-      busy = false;
-    }
-    if (waiting) later();
+  const look = (): void => { // browsers have few connections for all tabs of a server
+    close();
+    if (document.visibilityState === "visible") open();
   };
-  const later = (): void => {
-    window.setTimeout(() => void go(), Math.max(0, last + milliseconds - performance.now()));
-  };
+  look();
+  document.addEventListener("visibilitychange", look);
   return () => {
-    if (waiting) return;
-    waiting = true;
-    if (!busy) later();
+    document.removeEventListener("visibilitychange", look);
+    close();
   };
 }

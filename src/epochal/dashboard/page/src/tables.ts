@@ -22,7 +22,7 @@ export function facts(label: string, of: Record<string, unknown>, empty: string)
 }
 
 export function flat(of: Record<string, unknown>, before = ""): Record<string, unknown> {
-  const found: Record<string, unknown> = {};
+  const found = Object.create(null) as Record<string, unknown>; // a parameter may be called constructor
   for (const [name, value] of Object.entries(of)) {
     if (value !== null && typeof value === "object" && !Array.isArray(value)) {
       Object.assign(found, flat(value as Record<string, unknown>, `${before}${name}.`));

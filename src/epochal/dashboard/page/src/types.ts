@@ -134,6 +134,7 @@ export interface RunPage {
   checkpoints: CheckpointRow[];
   commands: Offer[];
   losses: Loss[];
+  ranks: { rank: number; id: string }[];
 }
 
 export interface CurveData {
@@ -143,6 +144,7 @@ export interface CurveData {
   low: (number | null)[];
   high: (number | null)[];
   level: number;
+  count: number; // points of the whole curve, told before it was read
 }
 
 export interface Happening {
@@ -198,13 +200,20 @@ export interface Medium {
   about: { width?: number; height?: number; boxes?: Box[] };
 }
 
+/** A curve's newest step, time and value, and how many points it has. */
+export type Newest = [number, number, number | null, number];
+
 /** What the stream tells of a run that changed. */
 export interface Pulse {
   id: string;
   state: State;
   step: number | null;
   epoch: number | null;
-  newest: Record<string, [number, number, number | null]>;
-  events: number | string | null;
-  audit: number | string | null;
+  newest: Record<string, Newest>;
+  events: number;
+  audit: number;
+  media: number;
+  console: number;
+  notes: number;
+  watchers: number;
 }

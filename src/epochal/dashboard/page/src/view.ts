@@ -8,6 +8,13 @@ export interface View {
   close(): void;
 }
 
+/** Milliseconds after which a server that did not answer is asked again. */
+export const RETRY = 2000;
+
+export function isAway(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 0;
+}
+
 /** What went wrong, and what helps. */
 export function failed(error: unknown, what: string): HTMLElement {
   const status = error instanceof ApiError ? error.status : -1;

@@ -1,0 +1,108 @@
+"""The page stays usable with a thousand runs, with hundreds of charts, and after hours of going to and fro."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dashboard.browser import a_browser, a_page, chromium, open_run, served
+
+pytest.importorskip("playwright")
+pytest.importorskip("torch")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+RUNS, CHARTS = 1000, 300
+LONG = 1000  # milliseconds in which a page may not answer
+WATCH = """new PerformanceObserver((list) => { window.longest = Math.max(window.longest ?? 0, ...list.getEntries().map((one) =>
+    one.duration)); }).observe({ type: "longtask", buffered: true })"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thousand runs, and one of hundreds of curves."""
+    chromium()
+    import torch
+
+    from epochal import Loop
+
+    folder = tmp_path_factory.mktemp("many") / "runs"
+    with Loop(model=torch.nn.Linear(1, 1), dir=folder, name="run-0000") as run:
+        for epoch in run.epochs(3):
+            for batch in run.batches(range(4)):
+                run.log({"train/loss": 1 / (1 + batch + epoch)})
+            with run.validation():
+                run.log({"val/loss": 1 / (1 + epoch)})
+    for number in range(1, RUNS):
+        (folder / f"run-{number:04d}").mkdir()
+        shutil.copyfile(folder / "run-0000" / "run.db", folder / f"run-{number:04d}" / "run.db")
+    with Loop(model=torch.nn.Linear(1, 1), dir=folder, name="wide") as run:
+        for _ in run.epochs(1):
+            for batch in run.batches(range(30)):
+                run.log({f"part/{number:03d}": number / (1 + batch) for number in range(CHARTS)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Iterator[Any]:
+    """The list of them all, and a clock for what keeps the page from answering."""
+    with served(folder) as link, a_browser() as browser, a_page(browser, link) as found:
+        found.get_by_role("link", name="wide").wait_for(timeout=60_000)
+        found.evaluate(WATCH)
+        yield found
+
+
+def cost(page: Any) -> dict[str, float]:
+    """Return how many nodes and listeners there are once what is unused is given up."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    session.send("Performance.enable")
+    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    session.detach()
+    return {name: found[name] for name in ("Nodes", "JSEventListeners")}
+
+
+def test_a_thousand_runs_are_listed_searched_and_sorted(page):
+    assert page.locator("tbody tr").count() < 200  # the others as one scrolls to them
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_function("document.querySelectorAll('tbody tr').length > 200")
+    page.get_by_role("searchbox", name="Filter runs").fill("run-0777")
+    page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
+    page.get_by_role("searchbox", name="Filter runs").fill("")
+    page.get_by_role("button", name="Run", exact=True).click()
+    assert page.locator("a.run-link").first.inner_text() == "run-0000"
+    assert page.evaluate("window.longest ?? 0") < LONG
+
+
+def test_hundreds_of_charts_are_drawn_as_they_are_seen(page):
+    page.evaluate("window.longest = 0")
+    page.get_by_role("searchbox", name="Filter runs").fill("wide")
+    open_run(page, "wide")
+    page.locator("article canvas").first.wait_for()
+    assert page.locator("article.chart").count() == CHARTS + 1  # and the rate of the epoch
+    last = page.locator("article.chart").last
+    last.scroll_into_view_if_needed()
+    last.locator("canvas").wait_for()
+    assert page.locator("canvas").count() < 60
+    page.get_by_role("searchbox", name="Filter charts").fill("part/07")
+    page.wait_for_function(
+        "[...document.querySelectorAll('article.chart')].filter((one) => one.checkVisibility()).length === 10"
+    )
+    assert page.evaluate("window.longest") < LONG
+
+
+def test_going_from_run_to_run_leaves_nothing_behind(page):
+    found = []
+    for number in range(30):
+        page.evaluate("location.hash = '#/'")
+        page.get_by_role("searchbox", name="Filter runs").fill(f"run-{number:04d}")
+        open_run(page, f"run-{number:04d}")
+        page.locator("article canvas").first.wait_for()
+        if number in (9, 29):
+            found.append({**cost(page), "canvases": page.locator("canvas").count()})
+    early, late = found
+    assert late["canvases"] == early["canvases"]
+    for what in ("Nodes", "JSEventListeners"):
+        assert late[what] < 1.2 * early[what], found
