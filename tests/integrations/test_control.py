@@ -1,12 +1,18 @@
 """Commands in each trainer: taken at the safe point, applied, answered; what its own side decides by does not notice."""
 
 import threading
+import time
+from contextlib import closing
 from importlib import import_module, util
 
 import pytest
 
 from epochal import Callback
+from epochal.core.control import VERBS
 from epochal.core.requests import Command
+from epochal.runs import asking
+from epochal.runs.commands import outcome, queue
+from epochal.runs.schema import StoreError, open_to_tell
 from epochal.runs.stored import StoredRun
 from epochal.testing import check_events
 from epochal.testing.witness import Witness
@@ -19,35 +25,78 @@ PACKAGES = {
 
 
 class Desk(Callback):
-    """Sends a command at the start of a batch, (epoch, batch), and another as soon as the training waits."""
+    """Queues commands in the run's file, as the page and the terminal do: at the start of a batch, in the validation that
+    ends an epoch, and while the training waits; keeps where each was answered."""
 
-    def __init__(self, sent, when_paused=()):
-        self.sent, self.when_paused = dict(sent), list(when_paused)
-        self.answers, self.rates, self.waited = {}, {}, []
+    def __init__(self, sent, when_validating=(), when_paused=()):
+        self.sent, self.when_validating, self.when_paused = dict(sent), list(when_validating), list(when_paused)
+        self.places, self.steps, self.rates, self.waited, self.noted = {}, {}, {}, [], []
 
     def on_train_start(self, run):
         told = run.engine.answer
 
         def answer(one, state, text):
-            self.answers[one] = (state, text, (run.epoch, run.batch))
-            if told is not None:
-                told(one, state, text)
+            self.places[one] = (state, (run.epoch, run.batch), run.step)
+            told(one, state, text)
 
         run.engine.answer = answer
 
+        @run.command("note")
+        def note(run, text: str):
+            self.noted.append(text)
+
+        run.log_params({"desk": 1})
+        self.file = run.dir / "run.db"
+        until(lambda: begun(run.dir))
+
+    def queue(self, one, name, given, lifetime=60.0):
+        with closing(open_to_tell(self.file)) as connection:
+            return queue(connection, Command(one, name, given, "ann"), lifetime=lifetime)
+
+    def send(self, run, commands):
+        """Queue commands, and let the thread that looks for them hand them over."""
+        for one, (name, given, *lifetime) in commands.items():
+            assert self.queue(one, name, given, *lifetime)
+            assert not self.queue(one, name, given), "an id is one command"
+        with closing(open_to_tell(self.file)) as connection:
+            handed = run.engine.requests.commands
+            for one in commands:
+                until(lambda one=one: outcome(connection, one)["state"] == "expired" or one in [c.id for c in handed])
+
     def on_train_batch_start(self, run):
         self.rates[run.epoch, run.batch] = next(iter(run.lr.values()))
-        for name, given in self.sent.get((run.epoch, run.batch), {}).items():
-            run.engine.requests.add_command(Command(name, name, given, "ann"))
+        self.send(run, self.sent.get((run.epoch, run.batch), {}))
+
+    def on_train_batch_end(self, run):
+        self.steps[run.epoch, run.batch] = run.step
+
+    def on_val_start(self, run):
+        if not run.engine.asked and run.engine.in_epoch:
+            found, self.when_validating = self.when_validating, ()
+            self.send(run, dict(found))
 
     def on_pause(self, run):
         self.waited.append((run.epoch, run.batch))
 
         def later():
             for name in self.when_paused:
-                run.engine.requests.add_command(Command(f"{name} then", name, {}, "ann"))
+                self.queue(f"{name} then", name, {})
 
         threading.Thread(target=later).start()
+
+
+def begun(folder):
+    try:
+        return bool(StoredRun(folder).sessions)
+    except StoreError:  # not yet
+        return False
+
+
+def until(holds, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +116,32 @@ def made(tmp_path_factory, offline_ultralytics):
 @pytest.mark.parametrize("name", PACKAGES)
 def test_each_command_is_applied_at_its_safe_point_and_answered(made, name):
     sent = {
-        (0, 0): {"set_lr": {"value": 0.001}}, (0, 1): {"scale_lr": {"factor": 0.5}, "save": {}},
-        (0, 2): {"validate": {}}, (1, 0): {"pause": {}}, (1, 2): {"stop": {}},
+        (0, 0): {
+            "set_lr": ("set_lr", {"value": 0.001}), "bounds": ("scale_lr", {"factor": 0}),
+            "group": ("set_lr", {"value": 1.0, "group": "nobody's"}), "unknown": ("stopp", {}),
+            "late": ("stop", {}, -1.0),
+        },
+        (0, 1): {"scale_lr": ("scale_lr", {"factor": 0.5}), "save": ("save", {})},
+        (0, 2): {"validate": ("validate", {})},
+        (1, 0): {"pause": ("pause", {}), "note": ("note", {"text": "before"})},
+        (1, 2): {"stop": ("stop", {})},
     }  # fmt: skip
-    desk, witness = Desk(sent, ["validate", "save", "continue"]), Witness()
+    validating = {"in validation": ("note", {"text": "in validation"}), "stop in it": ("stop", {"when": "batches"})}
+    desk, witness = Desk(sent, validating.items(), ["validate", "save", "continue"]), Witness()
     run = made(name)([desk, witness], 3)
     check_events(witness.events)
-    assert {one: (state, at) for one, (state, _, at) in desk.answers.items()} == {
-        "set_lr": ("applied", (0, 0)), "scale_lr": ("applied", (0, 1)), "save": ("applied", (0, 1)),
-        "validate": ("applied", (0, 2)), "pause": ("applied", (1, 0)), "validate then": ("applied", (1, 0)),
+    last = (0, 3)
+    expected = {
+        "set_lr": ("applied", (0, 0)), "bounds": ("refused", (0, 0)), "group": ("refused", (0, 0)),
+        "unknown": ("refused", (0, 0)), "scale_lr": ("applied", (0, 1)), "save": ("applied", (0, 1)),
+        "validate": ("applied", (0, 2)), "in validation": ("applied", last), "stop in it": ("refused", last),
+        "pause": ("applied", (1, 0)), "note": ("applied", (1, 0)), "validate then": ("applied", (1, 0)),
         "save then": ("applied", (1, 0)), "continue then": ("applied", (1, 0)), "stop": ("applied", (1, 2)),
     }  # fmt: skip
+    assert {one: (state, at) for one, (state, at, _) in desk.places.items()} == expected
     assert desk.rates[0, 1] == pytest.approx(0.001)
     assert desk.rates[0, 2] == pytest.approx(0.0005)
-    assert desk.answers["validate"][1].startswith("val/")
+    assert desk.noted == ["in validation", "before"]
     assert set(desk.waited) == {(1, 0)}
     batches = [(one.epoch, one.batch) for one in witness.at("on_train_batch_end")]
     assert batches == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
@@ -91,11 +152,32 @@ def test_each_command_is_applied_at_its_safe_point_and_answered(made, name):
     stored = StoredRun(run.dir)
     assert stored.state == "stopped"
     offered = {one["name"]: one["why_not"] for one in stored.sessions[-1]["commands"]}
-    assert set(offered.values()) == {None}
+    assert offered == dict.fromkeys([*VERBS, "note"])
     told = [row["kind"] for row in stored.events() if "command" in row["about"]]
     assert sorted(told) == sorted(
-        ["rate", "rate", "save", "validation", "command", "validation", "save", "command", "stop"]
+        ["rate", "rate", "save", "validation", "command", "validation", "save", "command", "stop", "command", "command"]
     )
+    check_audit(stored, desk, expected)
+
+
+def check_audit(stored, desk, expected):
+    """Compare what the file says of each command with where it was answered."""
+    rows = {row["id"]: row for row in stored.commands()}
+    late = rows.pop("late")
+    assert (late["state"], late["answer"], late["step"]) == ("expired", "the training did not look in time", None)
+    for one, (state, at) in expected.items():
+        row = rows.pop(one)
+        assert (row["state"], row["epoch"], row["step"], row["by"]) == (state, at[0], desk.steps[at], "ann"), one
+        assert row["asked"] <= row["answered"]
+        told = {
+            "bounds": "factor must be a number above 0, at most 1000, not 0", "group": "there is no parameter group",
+            "unknown": "there is no command 'stopp'; did you mean stop?", "stop in it": "when must be one of batch, epoch",
+            "validate": "val/", "validate then": "val/", "set_lr": "0.001", "scale_lr": "0.0005",
+        }.get(one, "")  # fmt: skip
+        assert told in row["answer"], one
+    assert rows == {}
+    with pytest.raises(asking.Refused, match="is not training now: it is stopped"):
+        asking.ask(stored, "save", {}, by="ann")
 
 
 # -- what a trainer's own side decides by -------------------------------------------------------------------------------
