@@ -6,10 +6,13 @@ import threading
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epochal import Callback, MetricNotFound
 from epochal.conditions.base import Condition
 from epochal.core.errors import ArgumentError
+from epochal.core.inside import metrics_state, restore_metrics
 from epochal.core.metrics import At, Metrics
 from epochal.testing import simulate
 
@@ -493,3 +496,40 @@ def test_a_condition_shared_by_two_policies_of_a_run_counts_once_per_moment():
     plateau = Plateau("val/loss", patience=3)
     result = simulate([Stop(plateau), Checkpoint(plateau)], [{"val/loss": 1.0}] * 9)
     assert result.epochs_run == 4
+
+
+NUMBERS = st.one_of(st.floats(-10, 10), st.integers(-3, 3), st.floats(-1, 1).map(torch.tensor))
+BATCH = st.dictionaries(st.sampled_from(["train/a", "train/b", "c"]), NUMBERS, min_size=1)
+LOOKS = st.sampled_from(["newest", "epoch", "watch", "state", None])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.lists(BATCH, max_size=3), LOOKS), max_size=8), st.integers(1, 4))
+def test_what_waits_counts_as_if_it_had_been_taken_at_once_whenever_somebody_looks(batches, most):
+    """Most batches only wait; the expected values are counted from the list of what was logged."""
+    metrics, logged, step, watched = Metrics(), [], 0, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("epochal.core.metrics.MOST", most)
+        for calls, look in batches:
+            step += 1
+            for values in calls:
+                kept = metrics.log(values, At(0, step - 1, step), batch=True)
+                assert {name: float(one) for name, one in kept.items()} == {n: float(v) for n, v in values.items()}
+                logged += [(name, float(value), step) for name, value in values.items()]
+                watched += [float(values["c"])] if "c" in values and "c" in metrics.watched else []
+                values.clear()  # the caller's own, which may change it
+            newest = {name: (value, at) for name, value, at in logged}
+            if look == "newest":
+                assert {name: (metrics[name], metrics.measured(name).step) for name in metrics} == newest
+            elif look == "epoch":
+                row = metrics.history_row()
+                for name in newest:
+                    each = [value for one, value, _ in logged if one == name]
+                    assert row[name] == pytest.approx(sum(each) / len(each))
+            elif look == "watch":
+                metrics.watch("c")
+            elif look == "state":
+                again = Metrics()
+                restore_metrics(again, metrics_state(metrics))
+                assert dict(again.history_row()) == dict(metrics.history_row())
+        assert [*metrics.arrived(wait=True).get("c", ())] == watched

@@ -23,7 +23,7 @@ from epochal.core.saving import flush, save, settle
 from epochal.core.serving import serve
 from epochal.core.sharing import agree
 from epochal.core.stale import speak_of_stale
-from epochal.core.tensors import scalar
+from epochal.core.tensors import scalars
 
 if TYPE_CHECKING:
     from epochal.core.debug import GrammarWatch
@@ -112,7 +112,7 @@ class Engine:
     def log(self, values: Mapping[str, Any]) -> None:
         """Take metrics; from another thread they wait for the next safe point."""
         if threading.get_ident() != self.thread:
-            self.requests.add_log({name: scalar(value, name) for name, value in values.items()})
+            self.requests.add_log(scalars(values))
             return
         validating = self.in_validation
         in_batch = self.in_val_batch if validating else self.in_batch
@@ -121,9 +121,8 @@ class Engine:
         at = (self.epoch, batch, self.step)
         if validating and not in_epoch:
             values = {final_name(metrics.canonical(name)): value for name, value in values.items()}
-        plain = metrics.log(values, at, batch=in_batch and (in_epoch or validating), validation=validating)
+        kept = metrics.log(values, at, batch=in_batch and (in_epoch or validating), validation=validating)
         if self.sinks:
-            kept = dict(values) if plain else metrics.kept(values)
             if self.record is not None:
                 self.record(kept, at)
             if self.record is None or len(self.sinks) > 1:

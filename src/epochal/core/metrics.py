@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 from epochal.core.errors import ArgumentError, MetricNotFound
 from epochal.core.row import Row
-from epochal.core.tensors import HostCopy, Scalar, is_local, is_remote, read, scalar
+from epochal.core.tensors import HostCopy, Scalar, is_local, is_remote, read, scalar, scalars
 
 FINAL = "final/"  # before the names of what a validation outside an epoch measures
 FOLD = 1024  # batch values of a device kept as they are before they are read in one go and summed
 FOLD_HOST = 32  # the same for values known to be on the host: few enough that their memory stays in the cache
+MOST = 256  # batches whose values wait before the metrics take them over in one go
+USUAL = 64  # sets of names that are remembered
+FLOATS = frozenset({float})
 
 
 class Measured(NamedTuple):
@@ -43,6 +46,13 @@ class Mean:
         self.waiting: list[Scalar] = []
         self.total = 0.0
         self.count = 0
+
+    def add(self, values: Sequence[Scalar]) -> None:
+        """Take values of batches, and read them once there are many."""
+        waiting = self.waiting
+        waiting += values
+        if len(waiting) >= FOLD_HOST and (len(waiting) >= FOLD or is_local(waiting[0])):
+            self.fold()
 
     def fold(self) -> None:
         """Read what waits and add it to the sum."""
@@ -103,14 +113,19 @@ class Entry:
         self.raw = self.value = number
         return number
 
-    def begin_mean(self, validation: bool) -> Mean:
-        """Begin the mean of an epoch's or of a validation's batches."""
-        mean = Mean()
-        if validation:
-            self.val_mean = mean
-        else:
-            self.mean = mean
-        return mean
+    def take(self, values: Sequence[Scalar], where: Where, *, batch: bool, validation: bool) -> None:
+        """Take new values, the newest last; those of batches have a mean."""
+        self.raw, self.value, self.where = values[-1], None, where
+        self.fresh = self.in_epoch = True
+        self.validated = validation
+        if batch and validation:
+            self.val_mean = self.val_mean or Mean()
+            self.val_mean.add(values)
+        elif batch:
+            self.mean = self.mean or Mean()
+            self.mean.add(values)
+        elif validation:
+            self.val_mean = None  # what is logged after a validation's batches is its value, not their mean
 
     def arrived(self, wait: bool) -> tuple[float, ...]:
         """Return the watched values that have reached the host since the last call, in order."""
@@ -144,11 +159,20 @@ class Metrics(Mapping[str, float]):
     """
 
     def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.known: dict[str, Entry] = {}
+        self.usual: set[tuple[str, ...]] = set()  # names logged together in a batch, all ours, watched by nobody
+        self.waiting: list[tuple[Mapping[str, Scalar], Where]] = []  # of batches with usual names, the oldest first
         self.aliases: dict[str, str] = dict(aliases or {})
         self.watched: dict[str, list[str]] = {}  # canonical name -> the names that conditions gave
         self.on_read: Callable[[Entry], None] | None = None  # set while a stale value must be spoken of
         self.validation_comes = False  # the trainer will validate, and has not yet
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """What is known of each metric, with all that was logged until now."""
+        if self.waiting:
+            self.take_over()
+        return self.known
 
     def canonical(self, name: str) -> str:
         """Return Epochal's name for a name of the trainer's own."""
@@ -197,6 +221,7 @@ class Metrics(Mapping[str, float]):
             names.append(name)
         entry = self.entry(canonical)
         entry.arrivals = entry.arrivals or []
+        self.usual.clear()
 
     def entry(self, name: str) -> Entry:
         """Return what is known of a canonical name, begun if it is new."""
@@ -207,46 +232,53 @@ class Metrics(Mapping[str, float]):
             entry = self.entries[name] = Entry(name)
         return entry
 
-    def log(self, values: Mapping[str, Scalar], at: Where, *, batch: bool = False, validation: bool = False) -> bool:
-        """Take new values and say whether they are kept as they came: floats, under names that are ours.
+    def log(
+        self, values: Mapping[str, Scalar], at: Where, *, batch: bool = False, validation: bool = False
+    ) -> dict[str, Scalar]:
+        """Take new values and return what is kept of them, under our names.
 
-        ``batch``: they belong to one batch of an epoch or of a validation.
+        ``batch``: they belong to one batch of an epoch or of a validation. What a training logs in every batch only
+        waits here until somebody looks, or there is much of it.
         """
-        entries, plain = self.entries, True
+        names = tuple(values.keys())
+        if batch and not validation and names in self.usual:
+            kept = dict(values) if FLOATS.issuperset(map(type, values.values())) else scalars(values)
+            self.waiting.append((kept, at))
+            if len(self.waiting) >= MOST:
+                self.take_over()
+            return kept
+        return self.log_each(values, at, batch, validation)
+
+    def log_each(self, values: Mapping[str, Scalar], at: Where, batch: bool, validation: bool) -> dict[str, Scalar]:
+        """Take new values one by one."""
+        entries, kept, usual = self.entries, dict[str, Scalar](), batch and not validation
         for name, value in values.items():
             entry = entries.get(name)
             if entry is None:
-                name, plain = self.canonical(name), False
+                name, usual = self.canonical(name), False
                 entry = entries.get(name) or self.entry(name)
             arrivals = entry.arrivals
-            if type(value) is float:
-                raw = value
-            else:
-                raw, plain = scalar(value, name, arrivals is not None), False
+            raw = value if type(value) is float else scalar(value, name, arrivals is not None)
             if arrivals is not None:
                 arrivals.append(raw)
-            entry.raw = raw
-            entry.value = None
-            entry.where = at
-            entry.fresh = entry.in_epoch = True
-            entry.validated = validation
-            if validation and not batch:
-                entry.val_mean = None  # what is logged after a validation's batches is its value, not their mean
-            elif batch:
-                mean = entry.val_mean if validation else entry.mean
-                if mean is None:
-                    mean = entry.begin_mean(validation)
-                waiting = mean.waiting
-                waiting.append(raw)
-                if len(waiting) >= FOLD_HOST and (len(waiting) >= FOLD or is_local(raw)):
-                    mean.fold()
-        return plain
+                usual = False
+            entry.take((raw,), at, batch=batch, validation=validation)
+            kept[name] = raw
+        if usual and len(self.usual) < USUAL:
+            self.usual.add(tuple(kept))
+        return kept
 
-    def kept(self, names: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return what is kept of the newest values of these metrics, under our names."""
-        known = self.entries
-        kept = {name: known[name].raw for name in names if name in known}
-        return kept if len(kept) == len(names) else {name: known[name].raw for name in map(self.canonical, names)}
+    def take_over(self) -> None:
+        """Give the metrics what waits, each all of its values in one go."""
+        waiting, self.waiting = self.waiting, []
+        columns: dict[str, list[Scalar]] = {}
+        places: dict[str, Where] = {}
+        for values, where in waiting:
+            for name, value in values.items():
+                columns.setdefault(name, []).append(value)
+                places[name] = where
+        for name, column in columns.items():
+            self.known[name].take(column, places[name], batch=True, validation=False)
 
     def begin_epoch(self) -> None:
         """Forget what belonged to the epoch before."""

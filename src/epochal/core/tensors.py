@@ -1,7 +1,7 @@
 """Scalars of any framework, told apart without importing one: detach them, read many in one go, copy them aside."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epochal.core.errors import ArgumentError
@@ -19,10 +19,21 @@ def scalar(value: Any, name: str, now: bool = False) -> Scalar:
     """
     try:
         if value.numel() == 1:
-            return float(value.item()) if now and not is_remote(value) else value.detach()
+            if now and not is_remote(value):
+                return float(value.item())
+            return value.detach() if value.requires_grad else value
     except AttributeError:
         return number(value, name)
     raise ArgumentError(f"{name!r} was logged with a tensor of shape {tuple(value.shape)}; log one number")
+
+
+def scalars(values: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return what is kept of logged values.
+
+    >>> scalars({"n": 3, "loss": 0.5})
+    {'n': 3.0, 'loss': 0.5}
+    """
+    return {name: value if type(value) is float else scalar(value, name) for name, value in values.items()}
 
 
 def number(value: Any, name: str) -> Scalar:
