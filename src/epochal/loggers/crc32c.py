@@ -4,7 +4,8 @@ from functools import lru_cache
 from typing import Any
 
 POLYNOMIAL = 0x82F63B78  # reversed; source: RFC 3720, appendix B.4
-BLOCK = 4096  # bytes that are looked up at once
+BLOCK = 1024  # bytes that are looked up at once
+SHORT = 16  # bytes for which NumPy is not worth its call
 
 
 def masked(data: bytes) -> int:
@@ -21,19 +22,32 @@ def crc32c(data: bytes) -> int:
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
+    if len(data) <= SHORT:
+        return short(data)
     import numpy as np
 
     rows, places = tables()
     values, state = np.frombuffer(data, np.uint8), 0xFFFFFFFF
     for begin in range(0, len(values), BLOCK):
-        block = values[begin : begin + BLOCK]
+        block = values[begin : begin + BLOCK].copy()
         size = len(block)
-        found = int(np.bitwise_xor.reduce(rows[places[-size:], block]))
-        for place in range(min(size, 4)):  # what came before goes into the first four bytes
-            found ^= int(rows[size - 1 - place, state & 0xFF])
-            state >>= 8
-        state ^= found
+        block[:4] ^= np.frombuffer(state.to_bytes(4, "little"), np.uint8)[:size]  # what came before goes in there
+        state = (state >> 8 * min(size, 4)) ^ int(np.bitwise_xor.reduce(rows[places[-size:], block]))
     return state ^ 0xFFFFFFFF
+
+
+def short(data: bytes) -> int:
+    """Return the checksum of a few bytes, one by one."""
+    table, state = bytewise(), 0xFFFFFFFF
+    for byte in data:
+        state = table[(state ^ byte) & 0xFF] ^ (state >> 8)
+    return state ^ 0xFFFFFFFF
+
+
+@lru_cache(maxsize=1)
+def bytewise() -> list[int]:
+    """Return what each byte gives with none behind it."""
+    return tables()[0][0].tolist()
 
 
 @lru_cache(maxsize=1)
