@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 TRAINERS = ("torch", "ultralytics", "keras", "tensorflow", "lightning", "transformers", "accelerate")
@@ -17,6 +19,7 @@ INSIDE = re.compile(  # `?token=abc`, `"api_key": "abc"`, `Authorization: Bearer
     rf"""(\b{NAMES}["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?)(?!\/\/)[^"'\s,&}}]+""", re.IGNORECASE
 )
 HIDDEN = "***"
+RECENT = 10.0  # seconds for which trainings that follow each other share what git said
 
 
 def environment() -> dict[str, Any]:
@@ -33,7 +36,7 @@ def environment() -> dict[str, Any]:
         "cwd": _cwd(),
         "command": without_secrets(sys.orig_argv),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
-        "git": git_state(_cwd()),
+        "git": _recent_git_state(_cwd(), int(monotonic() / RECENT)),
     }
 
 
@@ -75,6 +78,11 @@ def git_state(folder: str | None) -> dict[str, Any] | None:
     }
 
 
+@lru_cache(maxsize=8)
+def _recent_git_state(folder: str | None, _moment: int) -> dict[str, Any] | None:
+    return git_state(folder)
+
+
 def _git(folder: str, *arguments: str) -> str | None:
     try:
         asked = subprocess.run(
@@ -86,6 +94,7 @@ def _git(folder: str, *arguments: str) -> str | None:
     return asked.stdout.strip() if asked.returncode == 0 else None
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
