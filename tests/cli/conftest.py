@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from epochal.checkpointing.store import CheckpointStore
+from tests import preloaded
 
 
 @pytest.fixture
@@ -15,15 +15,8 @@ def epochal():
     """Run the command in the current folder, without a terminal, 80 columns wide."""
 
     def call(*arguments: str, answer: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "epochal", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment},
-            **({"stdin": subprocess.DEVNULL} if answer is None else {"input": answer}),
-        )
+        changed = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **environment}
+        return preloaded.run(["-m", "epochal", *arguments], input=answer, timeout=120, env=changed)
 
     return call
 

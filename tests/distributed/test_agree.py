@@ -1,14 +1,13 @@
 """A signal that one process of a training got ends all of them, at the same place."""
 
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 
 import pytest
 
 from epochal.distributed.agree import highest
+from tests import preloaded
 
 SCRIPT = """
 import os, signal, sys
@@ -32,13 +31,7 @@ with Loop(model=net, dir=place, name=f"rank{rank}") as run:
 @pytest.mark.parametrize("name", ["SIGTERM"])
 def test_one_gets_the_signal_and_all_leave_at_the_end_of_the_epoch(name):
     with tempfile.TemporaryDirectory() as place:
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, str(rank), place, name],
-                stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            for rank in range(2)
-        ]  # fmt: skip
+        ranks = [preloaded.start(["-c", SCRIPT, str(rank), place, name], stdout=subprocess.PIPE) for rank in range(2)]
         told = [one.communicate(timeout=200)[0] for one in ranks]
     assert [one.returncode for one in ranks] == [128 + signal.SIGTERM] * 2
     assert told == ["preempted 1 6\n"] * 2

@@ -5,9 +5,8 @@ import subprocess
 
 import pytest
 
-from tests import preloaded
-
 from epochal.runs.stored import StoredRun
+from tests import preloaded
 
 pytest.importorskip("torch")
 
