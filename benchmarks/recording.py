@@ -273,6 +273,37 @@ def large(folder: Path, points: int) -> dict[str, float]:
     return {"first": spent[0], "median": statistics.median(spent), "bytes": (folder / "run.db").stat().st_size / points}
 
 
+def many(folder: Path, runs: int) -> dict[str, float]:
+    """Return how long so many finished runs take to be listed the first time, in ms: by the page, and in Python."""
+    with epochal(folder) as log:
+        for step in range(1000):
+            log({name: step / (place + 1) for place, name in enumerate(NAMES)}, step)
+    for number in range(1, runs):
+        shutil.copytree(folder / "run", folder / f"run-{number}")  # with the times of its files
+    return {
+        way: min(in_process(listing, way, str(folder), limit=60) for _ in range(3))
+        for way in ("page", "table", "filter")
+    }
+
+
+def listing(_: Path, way: str, folder: str) -> float:
+    """Return how long it takes in a process that has listed nothing before, in ms; importing does not count."""
+    import epochal.runs
+    from epochal.dashboard.listing import Listing
+    from epochal.dashboard.served import Served
+
+    start = time.perf_counter()
+    if way == "page":
+        count = Listing(Served(Path(folder))).as_json().count('"state":"finished"')
+    elif way == "table":
+        count = len(epochal.runs.open(folder).table("train/metric1"))
+    else:
+        count = len(epochal.runs.open(folder).filter(state="finished"))
+    if count != RUNS:
+        raise RuntimeError(f"{count} runs")
+    return (time.perf_counter() - start) * 1e3
+
+
 def in_process(target: Callable[..., Any], *arguments: Any, limit: float) -> Any:
     """Call in a fresh process, with a folder of its own, and return what it returns or the error as text."""
     context = multiprocessing.get_context("spawn")
@@ -339,7 +370,9 @@ def peers(names: list[str], steps: int, points: int) -> tuple[str, list[str], di
     return table(head, rows), skipped, figures
 
 
-def limits(cpu_times: dict[str, float], first: dict[str, float], figures: dict[str, Any]) -> str:
+def limits(
+    cpu_times: dict[str, float], first: dict[str, float], lists: dict[str, float], figures: dict[str, Any]
+) -> str:
     """Return the table of what is promised."""
     store = figures.get("store", {})
     rows: list[list[object]] = []
@@ -350,6 +383,9 @@ def limits(cpu_times: dict[str, float], first: dict[str, float], figures: dict[s
         ("growth of a step of 2.8 ms", store.get("growth"), 3, "%"),
         ("1e6 points durable", store.get("million"), 1.5, "s"),
         ("the first chart of a curve of 1e7 points", first["first"], 100, "ms"),
+        ("1,000 finished runs, the page's first list", lists["page"], 300, "ms"),
+        ("1,000 finished runs, `runs.table()`", lists["table"], 300, "ms"),
+        ("1,000 finished runs, `runs.filter(state=...)`", lists["filter"], 300, "ms"),
         ("a point in the file", first["bytes"], None, "bytes"),
     ):
         if value is not None:
@@ -370,7 +406,8 @@ def main() -> None:
     text, skipped, figures = peers(given.only.split(","), steps, POINTS)
     cpu_times = in_process(cpu, 30 if given.quick else 150, limit=300)
     first = in_process(large, LARGE // 10 if given.quick else LARGE, limit=300)
-    for one in (cpu_times, first):
+    lists = in_process(many, RUNS, limit=300)
+    for one in (cpu_times, first, lists):
         if isinstance(one, str):
             raise SystemExit(one)
     left_out = f" Left out: {'; '.join(skipped)}." if skipped else ""
@@ -379,10 +416,10 @@ def main() -> None:
         f" {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Calls in wall time; the store's part in CPU"
         f" time of the training thread, least of all. The peers' million points from 50,000, in proportion.{left_out}"
     )
-    text = f"{text}\n\n{limits(cpu_times, first, figures)}\n\n{about}"
+    text = f"{text}\n\n{limits(cpu_times, first, lists, figures)}\n\n{about}"
     print(text)
     if given.json:
-        print(json.dumps({**figures, "cpu": cpu_times, "large": first}))
+        print(json.dumps({**figures, "cpu": cpu_times, "large": first, "lists": lists}))
     if given.write:
         write(text, PAGES, "logging")
 

@@ -282,3 +282,82 @@ def test_what_is_printed_is_kept_and_the_streams_are_as_before(tmp_path, capsys)
     assert [line for line in lines if "step" in line] == [f"\x1b[31m{line}" for line in shown]
     assert lines.count("to stderr") == 4
     assert "\x1b[31mstep 2\n" in capsys.readouterr().out
+
+
+def test_an_epoch_that_is_repeated_before_its_first_step_is_another_attempt(tmp_path):
+    """As where memory runs out in the first batches of a training that accumulates: no step was done, but logged."""
+    from epochal.core import lifetime
+    from tests.runs.light import light_run
+
+    run = light_run(tmp_path)
+    engine = run.engine
+    lifetime.begin(run)
+    engine.train_start(1)
+    for attempt in range(2):
+        engine.epoch_start(0)
+        for batch in range(3):
+            engine.batch_start(batch)
+            run.log({"loss": float(10 * attempt + batch)})
+            if attempt:
+                engine.stepped()
+            engine.batch_end()
+        if not attempt:
+            engine.abort_epoch()
+    engine.train_epoch_end()
+    engine.epoch_end()
+    engine.train_end()
+    lifetime.finish(run, None)
+    stored = epochal.runs.open(tmp_path)["a"]
+    assert stored.metric("loss").value.tolist() == [10.0, 11.0, 12.0]
+    assert stored.metric("loss", attempt=1).value.tolist() == [0.0, 1.0, 2.0]
+    assert (stored.newest()["loss"]["low"], stored.newest()["loss"]["count"]) == (10.0, 3)
+
+
+class Unspeakable:
+    def __str__(self):
+        raise RuntimeError("no words for it")
+
+    __repr__ = __str__
+
+
+class Mute(Callback):
+    guarded = True
+
+    def __repr__(self):
+        raise RuntimeError("no words for it")
+
+
+def test_nothing_that_a_user_hands_over_ends_a_training_or_its_record(tmp_path, monkeypatch):
+    round_and_round = {}
+    round_and_round["self"] = round_and_round
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train-\udcff.py"])  # a file's name that is no UTF-8
+
+    def body(run, epoch, batch):
+        if run.step == 1:
+            run.log_params({"odd": Unspeakable(), "keys": {(1, 2): 3}, "round": round_and_round, "half": "\ud800"})
+            run.log({"\x00\u202e": 1.0})
+        if run.step == 6:
+            run.stop("half a character: \ud800")
+
+    train(tmp_path, body=body, callbacks=[Mute()])
+    stored = epochal.runs.open(tmp_path)["a"]
+    assert stored.state == "stopped"
+    assert "\\ud800" in stored.sessions[0]["stop_reason"]
+    assert "RuntimeError" in stored.params["odd"]
+    assert "(1, 2)" in str(stored.params["keys"])
+    assert {"\x00\u202e"} <= set(stored.metrics())
+    stored.add_note("\ud800")
+    stored.tag("\ud800")
+    assert stored.tags == ["\\ud800"]
+
+
+def test_parameters_that_are_logged_again_and_again_take_no_memory(tmp_path):
+    kept = []
+
+    def body(run, epoch, batch):
+        run.log_params({"step": run.step})
+        kept.append(len(run.recorder.writer.book.kept))
+
+    train(tmp_path, body=body, batches=50)
+    assert max(kept) <= 3
+    assert epochal.runs.open(tmp_path)["a"].params == {"step": 100}

@@ -2,6 +2,9 @@
 
 import json
 import sqlite3
+import sys
+from array import array
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,12 +14,13 @@ from epochal.checkpointing.listing import read_listing
 from epochal.checkpointing.retention import ranked
 from epochal.dashboard.overview import OVER, Head, best, kind_of, read_head
 from epochal.dashboard.plain import Refused
-from epochal.runs.curves import Stretch, current, read_ranges
+from epochal.runs.curves import Stretch, read_ranges, stretches_of
+from epochal.runs.newest import LAST
+from epochal.runs.process import state_of
 from epochal.runs.schema import rows
-from epochal.runs.stored import StoredRun, decoded, state_of
+from epochal.runs.stored import StoredRun, decoded
 
 MOST = 20_000  # rows of one answer
-LAST = 1 << 62  # beyond any step
 
 
 def detail(run: StoredRun, connection: sqlite3.Connection, *, read_only: bool) -> dict[str, Any]:
@@ -83,11 +87,11 @@ def curve(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def epochs(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     """Return the epochs as they count now: what a later attempt repeats is left out."""
-    columns = "epoch, first_step, last_step, started, ended"
+    query = """SELECT epoch, first_step, last_step, started, ended FROM epochs
+        WHERE attempt = ? AND (last_step, epoch) < (?, ?) ORDER BY epoch LIMIT ?"""
     found: list[dict[str, Any]] = []
-    for stretch in current(connection.execute("SELECT id, from_step FROM attempts ORDER BY id").fetchall()):
-        query = f"SELECT {columns} FROM epochs WHERE attempt = ? AND last_step <= ? ORDER BY epoch LIMIT ?"
-        found += rows(connection, query, stretch.attempt, LAST if stretch.end is None else stretch.end, MOST)
+    for stretch in stretches_of(connection):
+        found += rows(connection, query, stretch.attempt, *stretch.end, MOST)
     return found
 
 
@@ -147,10 +151,10 @@ def points(
 def together(
     run: StoredRun, connection: sqlite3.Connection, wanted: Sequence[tuple[str, int]], most: int
 ) -> list[dict[str, Any] | None]:
-    """Return curves, each from a step on; None for one that the run does not have."""
+    """Return curves, packed, each from a step on; None for one that the run does not have."""
     known, stretches = run.named(connection), run.stretches(connection)
     return [
-        {"name": name, **columns(connection, known[name], stretches, Window(begin, most=most))}
+        pack({"name": name, **columns(connection, known[name], stretches, Window(begin, most=most))})
         if name in known
         else None
         for name, begin in wanted
@@ -175,6 +179,16 @@ def columns(
     }
 
 
+def pack(curve: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a curve with its columns as base64 of little-endian doubles: as numbers in JSON they take far longer."""
+    columns = [array("d", curve[column]) for column in ("step", "time", "low", "high")]
+    if sys.byteorder == "big":
+        for column in columns:
+            column.byteswap()
+    points = b64encode(b"".join(column.tobytes() for column in columns)).decode()
+    return {"name": curve["name"], "level": curve["level"], "count": curve["count"], "points": points}
+
+
 def level_of(
     connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch], shown: int, window: Window
 ) -> int:
@@ -182,7 +196,7 @@ def level_of(
     count = 0
     query = "SELECT total(count) FROM chunks WHERE series = ? AND attempt = ? AND last_step >= ? AND first_step <= ?"
     for stretch in stretches:
-        upto = min(window.end, LAST if stretch.end is None else stretch.end)
+        upto = min(window.end, stretch.end.step)
         count += int(connection.execute(query, (series, stretch.attempt, window.begin, upto)).fetchone()[0])
     return next((level for level in range(3) if count <= shown * 16**level), 3)
 

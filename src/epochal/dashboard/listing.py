@@ -2,15 +2,16 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 from time import monotonic, time, time_ns
 from typing import Any, NamedTuple
 
-from epochal.dashboard.listing_memory import Remembered, recall, remember
-from epochal.dashboard.overview import BRIEFLY, OVER, read_head, run_row, unreadable_row
+from epochal.dashboard.overview import OVER, run_row, unreadable_row
 from epochal.dashboard.plain import as_json
-from epochal.dashboard.served import TROUBLE, Served, reading, signature
-from epochal.runs.stored import StoredRun, state_of
+from epochal.dashboard.served import TROUBLE, Served, reading
+from epochal.runs.process import state_of
+from epochal.runs.stored import StoredRun
+from epochal.runs.summary import Signature, Summary, load, signature, summary_of
 
 OFTEN = 0.4  # seconds between looks at the folder, and at runs that train
 SELDOM = 0.8  # seconds between looks at runs that are over
@@ -25,7 +26,7 @@ class Entry(NamedTuple):
     text: str
     state: str
     version: int
-    signature: tuple[int, ...]
+    signature: Signature
     session: dict[str, Any] | None
 
     @property
@@ -35,13 +36,12 @@ class Entry(NamedTuple):
 
 
 class Listing:
-    """The runs of a served folder; ``version`` grows with each change of any. ``memory``: see ``remember``."""
+    """The runs of a served folder; ``version`` grows with each change of any."""
 
-    def __init__(self, served: Served, memory: Path | None = None) -> None:
-        self.served, self.memory = served, memory
+    def __init__(self, served: Served) -> None:
+        self.served = served
         self.begun = self.version = int(time() * 1000)  # so that no version of an earlier server means anything here
-        told = [] if memory is None else recall(memory)
-        self.entries = {one.id: Entry(one.text, one.state, self.version, one.signature, None) for one in told}
+        self.entries: dict[str, Entry] = {}
         self.gone: dict[str, int] = {}
         self.lock = threading.Lock()
         self.due = self.all_due = 0.0
@@ -59,15 +59,6 @@ class Listing:
                 self.all_due = monotonic() + SELDOM if every else self.all_due
             return self.version
 
-    def remember(self) -> None:
-        """Write down what is said of the runs that are over, for who starts again."""
-        if self.memory is not None:
-            with self.lock:
-                over = [
-                    (one, entry) for one, entry in self.entries.items() if entry.session is None and entry.signature
-                ]
-            remember(self.memory, [Remembered(one, entry.text, entry.state, entry.signature) for one, entry in over])
-
     def look(self, *, every: bool) -> bool:
         """Read what has changed; ``every``: also of runs that are over. Say whether something had."""
         found, version = self.served.look(), self.version + 1
@@ -75,7 +66,7 @@ class Listing:
         for one in gone:
             del self.entries[one]
             self.gone[one] = version
-        due: dict[str, tuple[StoredRun, tuple[int, ...]]] = {}
+        due: dict[str, tuple[StoredRun, Signature]] = {}
         for one, path in found.items():
             before = self.entries.get(one)
             if before is not None and not every and before.session is None:
@@ -87,15 +78,21 @@ class Listing:
         fresh = [one for one, entry in self.read(due, version) if self.take(one, entry)]
         return bool(gone or fresh)
 
-    def read(self, due: dict[str, tuple[StoredRun, tuple[int, ...]]], version: int) -> list[tuple[str, Entry]]:
-        """Read runs, many of them on several threads: SQLite lets others work while it does."""
-        if len(due) < FEW:
-            read = [self.entry(one, *told, version) for one, told in due.items()]
+    def read(self, due: dict[str, tuple[StoredRun, Signature]], version: int) -> list[tuple[str, Entry]]:
+        """Read runs; many without a summary on several threads: SQLite lets others work while it does."""
+        known = {one: load(run.file, now) for one, (run, now) in due.items()}
+
+        def entry(one: str) -> Entry | None:
+            return self.entry(one, *due[one], version, known[one])
+
+        unknown = [one for one, told in known.items() if told is None]
+        if len(unknown) < FEW:
+            read = map(entry, due)
         else:
             with ThreadPoolExecutor(THREADS) as threads:
-                begun = [threads.submit(self.entry, one, *told, version) for one, told in due.items()]
-                read = [entry.result() for entry in begun]
-        return [(one, entry) for one, entry in zip(due, read, strict=True) if entry is not None]
+                later = dict(zip(unknown, threads.map(entry, unknown), strict=True))
+            read = (later[one] if one in later else entry(one) for one in due)
+        return [(one, told) for one, told in zip(due, read, strict=True) if told is not None]
 
     def take(self, one: str, entry: Entry) -> bool:
         """Take what was read of a run, and say whether it says something new."""
@@ -105,21 +102,20 @@ class Listing:
         self.gone.pop(one, None)
         return not same
 
-    def entry(self, id: str, run: StoredRun, now: tuple[int, ...], version: int) -> Entry | None:  # noqa: A002
+    def entry(
+        self, id: str, run: StoredRun, now: Signature, version: int, known: Summary | None  # noqa: A002
+    ) -> Entry | None:  # fmt: skip
         """Read a run for the list; what is wrong with it is said there, and the others are not touched by that.
 
         None for one that is being made at this moment.
         """
         session: dict[str, Any] | None = None
-        is_new = id not in self.entries and time_ns() - now[1] < YOUNG
+        is_new = id not in self.entries and time_ns() - now[0] < YOUNG
         try:
-            with reading(run) as connection:
-                head = read_head(connection, BRIEFLY)
-                row = run_row(connection, head)
-            if head.session is None and is_new:
-                return None
+            told = known or summary_of(run.file, partial(reading, run))
+            row = run_row(told)
             if row["state"] not in OVER:
-                session = head.session
+                session = told.session
         except TROUBLE as error:
             if is_new:
                 return None

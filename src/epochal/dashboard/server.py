@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
+from anyio.to_thread import current_default_thread_limiter
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
@@ -17,7 +18,6 @@ from epochal.dashboard.api import Api
 from epochal.dashboard.auth import HEAD, Access, Guard
 from epochal.dashboard.listing import Listing
 from epochal.dashboard.plain import Refused
-from epochal.dashboard.private_files import private_file
 from epochal.dashboard.protocol import PatientProtocol
 from epochal.dashboard.served import Served
 from epochal.dashboard.static_files import Page
@@ -26,6 +26,7 @@ from epochal.dashboard.token_file import begin
 
 PORT = 7007
 TRIES = 50  # ports behind the one that is taken
+THREADS = 8  # that read files for answers
 CONNECTIONS = 600  # at a time
 
 
@@ -147,7 +148,7 @@ class Dashboard:
             secure=self.secure,
             read_only=read_only,
         )
-        self.streams = Streams(Listing(Served(folder), private_file(folder, ".list")))
+        self.streams = Streams(Listing(Served(folder)))
         self.page = Page(static) if static is not None else Page()
         self.server = Stopping(self.config(self.app()), self.streams)
 
@@ -190,12 +191,10 @@ class Dashboard:
             self.server.run(sockets=[self.socket])
         finally:
             self.socket.close()
-            self.streams.listing.remember()
 
     def read_ahead(self) -> None:
         """Read the list before somebody asks: many runs take a while, the first time."""
         self.streams.listing.refresh()
-        self.streams.listing.remember()
 
     def stop(self) -> None:
         """End ``serve`` soon; from any thread."""
@@ -208,6 +207,11 @@ class Stopping(Server):
     def __init__(self, config: Config, streams: Streams) -> None:
         super().__init__(config)
         self.streams = streams
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin, with few threads: more of them would only wait for each other."""
+        current_default_thread_limiter().total_tokens = THREADS
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then all else."""

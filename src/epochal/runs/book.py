@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from array import array
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from epochal.runs import newest
@@ -32,11 +33,8 @@ class Row(NamedTuple):
         return f"INSERT {'OR REPLACE ' if self.replaces else ''}INTO {self.table} ({names}) VALUES ({places})"
 
     def clean(self) -> "Row":
-        """Return the row without what a file cannot hold: halves of characters in its texts."""
-        for name, value in self.arguments.items():
-            if isinstance(value, str) and not is_whole(value):
-                self.arguments[name] = whole(value)
-        return self
+        """Return the row without what a file cannot hold."""
+        return self._replace(arguments=clean(self.arguments))
 
     @property
     def size(self) -> int:
@@ -77,7 +75,7 @@ class Book:
         self.writing = 0  # of the rows, how many are in the transaction that runs
         self.waiting_bytes = 0
         self.attempt = -1
-        self.kept: list[Row] = []  # what a new file needs again, should this one be gone
+        self.kept: dict[str, Row] = {}  # what a new file needs again, should this one be gone
         self.lost: dict[str, int] = {}
 
     @property
@@ -135,7 +133,7 @@ class Book:
             self.waiting_bytes += row.size
             self.rows.append(row)
             if row.table in ("attempts", "params"):
-                self.kept.append(row)
+                self.kept[f"{row.table} {row.arguments.get('id', row.arguments.get('name'))}"] = row
 
     def lose(self, what: str, count: int) -> None:
         """Count what is lost."""
@@ -178,10 +176,12 @@ class Book:
                 write_chunks(connection, tail, change, attempt)
         if now >= 0:
             newest.recount(connection)  # what the attempts before have measured behind its first step counts no more
-        for tail, change in part.changes:
-            if tail.attempt >= now:
-                write_chunks(connection, tail, change, attempt)
-                write_newest(connection, tail, change)
+        current = [(tail, change) for tail, change in part.changes if tail.attempt >= now]
+        is_known = all(tail.based for tail, _ in current)
+        stretches = [] if is_known else newest.stretches_of(connection)
+        for tail, change in current:
+            write_chunks(connection, tail, change, attempt)
+            write_newest(connection, tail, change, stretches, attempt)
 
     def attempt_of(self, rows: list[Row]) -> int:
         """Return the last attempt that begins in these rows, -1 if none does."""
@@ -207,9 +207,14 @@ class Book:
     def forget_file(self) -> None:
         """The file is gone, with all that was in it alone."""
         with self.lock:
-            self.rows[:0] = [row for row in self.kept if row not in self.rows]
+            self.rows[:0] = [row for row in self.kept.values() if row not in self.rows]
             for tail in self.all_tails():
                 tail.forget_file()
+
+
+def clean(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's values without what a file cannot hold: halves of characters in its texts."""
+    return {name: whole(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def is_whole(text: str) -> bool:
@@ -243,11 +248,13 @@ def write_chunks(connection: sqlite3.Connection, tail: Tail, change: Change, att
     connection.executemany(CHUNK, [{**place, **chunk} for chunk in change.chunks])
 
 
-def write_newest(connection: sqlite3.Connection, tail: Tail, change: Change) -> None:
+def write_newest(
+    connection: sqlite3.Connection, tail: Tail, change: Change, stretches: Sequence[newest.Stretch], attempt: int
+) -> None:
     """Write what a series has come to: what the attempts before left of it, and this one's points."""
     assert tail.series is not None
     if not tail.based:  # nobody wrote it since this attempt began
-        tail.base, tail.based = newest.load(connection, tail.series), True
+        tail.base, tail.based = newest.before(connection, tail.series, stretches, tail.attempt + attempt), True
     newest.store(connection, tail.series, newest.joined(tail.base, change.newest))
 
 

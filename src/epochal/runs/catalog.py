@@ -66,14 +66,13 @@ class Runs(Sequence[StoredRun]):
 def row_of(run: StoredRun, curves: Sequence[str]) -> dict[str, Any]:
     """Return a run's row."""
     try:
-        about = run.summary()
+        told = run.told()
     except StoreError as error:
         return {"name": run.name, "state": f"unreadable: {error}"}
-    metrics, params = about.pop("metrics"), about.pop("params")
-    del about["path"]
-    about |= {f"params/{name}": value for name, value in params.items()}
+    about = run.row(told)
+    about |= {f"params/{name}": value for name, value in about.pop("params").items()}
     for name in curves:
-        known = metrics.get(name, {})
+        known = told.newest(name) if name in told.curves else {}
         about |= {name: known.get("value"), f"min {name}": known.get("low"), f"max {name}": known.get("high")}
     return about
 

@@ -2,17 +2,19 @@
 
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from epochal.runs.newest import LAST, Stretch, current, upto
+from epochal.runs.newest import LAST, End, Stretch, cut, stretches_of, upto
 from epochal.runs.points import BUCKET, Points, Range, coarser, decode, decode_ranges, ranges
+from epochal.runs.tail import SEALED
 
-__all__ = ["Stretch", "current", "curves", "read_points", "read_ranges"]
+__all__ = ["Stretch", "curves", "parts", "read_points", "read_ranges", "stretches_of"]
 
 EPOCH = "epoch/"  # before the mean of what was logged in batches
 LEVELS = 3  # of ranges: 16 points, 256 points, a whole chunk
 SPARE = 8  # buckets read for each one that is wanted
+FEW = 16  # chunks that are read at a time
 
 
 class ChunkHead(NamedTuple):
@@ -52,22 +54,30 @@ def curves(series: Iterable[tuple[int, str, str]]) -> dict[str, int]:
     return named
 
 
-def read_points(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch]) -> Points:
-    """Return all points of a series in these stretches, in order.
+def parts(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch]) -> Iterator[Points]:
+    """Yield the points of a series in these stretches, in order, some chunks at a time.
 
-    What an attempt measured at the very step behind which the next one begins counts unless that one measured it again.
+    Where no transaction holds it still, the file may be written meanwhile: each point comes once all the same.
     """
+    query = """SELECT first, points FROM chunks WHERE series = ? AND attempt = ? AND first > ? AND first + count > ?
+        AND first_step <= ? ORDER BY first LIMIT ?"""
+    for one in cut(connection, series, stretches):
+        had = 0
+        while True:
+            found = connection.execute(query, (series, one.attempt, had - SEALED, had, one.end.step, FEW)).fetchall()
+            for first, data in found:
+                points = decode(data)
+                yield upto(points.part(max(had - first, 0)), one.end)
+                had = first + len(points)
+            if len(found) < FEW:
+                break
+
+
+def read_points(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch]) -> Points:
+    """Return all points of a series in these stretches, in order."""
     points = Points()
-    for stretch in stretches:
-        found = Points()
-        for (data,) in connection.execute(
-            "SELECT points FROM chunks WHERE series = ? AND attempt = ? AND first_step <= ? ORDER BY first",
-            (series, stretch.attempt, stretch.end if stretch.end is not None else LAST),
-        ):
-            found.extend(upto(decode(data), stretch.end))
-        if len(found) and len(points) and points.steps[-1] >= found.steps[0]:
-            points = points.part(0, bisect_left(points.steps, found.steps[0]))
-        points.extend(found)
+    for part in parts(connection, series, stretches):
+        points.extend(part)
     return points
 
 
@@ -84,39 +94,36 @@ def read_ranges(
 
     At most some ``8 * most`` buckets are read, whatever the length of the curve.
     """
-    last = LAST if end is None else end
-    found = [
-        heads_of(connection, series, one.attempt, begin, last if one.end is None else min(last, one.end))
-        for one in stretches
+    last = End(LAST if end is None else end)
+    heads = [
+        head
+        for one in cut(connection, series, stretches)
+        for head in heads_of(connection, series, one._replace(end=min(one.end, last)), begin)
     ]
-    level, count = 0, sum(head.size for heads in found for head in heads)
+    level, count = 0, sum(head.size for head in heads)
     while level < LEVELS and count > SPARE * most:
         level, count = level + 1, count // BUCKET
-    buckets: list[Range] = []
-    for heads in found:
-        fresh = [bucket for head in heads for bucket in of_chunk(connection, head, level)]
-        if level == 0 and fresh and buckets and buckets[-1].step >= fresh[0].step:
-            del buckets[bisect_left(buckets, fresh[0].step, key=lambda bucket: bucket.step) :]
-        buckets += fresh
+    buckets = [bucket for head in heads for bucket in of_chunk(connection, head, level)]
     return coarser(buckets, -(-len(buckets) // most)) if len(buckets) > most else buckets
 
 
-def heads_of(connection: sqlite3.Connection, series: int, attempt: int, begin: int, end: int) -> list[ChunkHead]:
-    """Return the chunks of an attempt between two steps; of those wanted in part, the points that are."""
+def heads_of(connection: sqlite3.Connection, series: int, stretch: Stretch, begin: int) -> list[ChunkHead]:
+    """Return the chunks of a stretch from a step on; of those wanted in part, the points that are."""
     found = connection.execute(
         "SELECT rowid, first_step, last_step, first_time, low, high, count FROM chunks"
         " WHERE series = ? AND attempt = ? AND last_step >= ? AND first_step <= ? ORDER BY first",
-        (series, attempt, begin, end),
+        (series, stretch.attempt, begin, stretch.end.step),
     )
     heads: list[ChunkHead] = []
     for head in [ChunkHead(*row) for row in found]:
-        if begin <= head.first_step and head.last_step <= end:
+        if begin <= head.first_step and stretch.end.covers(head.last_step):
             heads.append(head)
             continue
         (data,) = connection.execute("SELECT points FROM chunks WHERE rowid = ?", (head.rowid,)).fetchone()
-        points = upto(decode(data), end)
+        points = upto(decode(data), stretch.end)
         points = points.part(bisect_left(points.steps, begin))
-        heads.append(head._replace(size=len(points), wanted=points))
+        if len(points):
+            heads.append(head._replace(size=len(points), wanted=points))
     return heads
 
 

@@ -3,7 +3,7 @@
 import csv
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epochal.core.errors import MissingExtra
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from epochal.runs.stored import Curve
 
 LONG = ("name", "step", "epoch", "time", "value")
+GROUP = 1 << 18  # points of a long table that are written at a time
 
 
 class Export:
@@ -26,7 +27,7 @@ class Export:
     if TYPE_CHECKING:
 
         def metrics(self) -> list[str]: ...  # what it takes them from
-        def points(self, name: str, *, attempt: int | None = None) -> Points: ...
+        def parts(self, name: str) -> Iterator[Points]: ...
         def metric(self, name: str, *, attempt: int | None = None) -> Curve: ...
 
     def to_pandas(self, names: Sequence[str] | None = None, *, wide: bool = False) -> Any:
@@ -54,11 +55,21 @@ class Export:
     ) -> None:
         """Write a Parquet file; MissingExtra where pyarrow is not installed."""
         try:
+            import numpy as np
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError:
             raise MissingExtra("pyarrow", "frames", "to_parquet") from None
-        pq.write_table(pa.table(columns_of(self, names, wide=wide)), path)
+        table = None if not wide else pa.table(columns_of(self, names, wide=True))
+        schema = pa.schema(zip(LONG, (pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.float64()), strict=True))
+        with pq.ParquetWriter(path, schema if table is None else table.schema) as out:
+            if table is not None:
+                out.write_table(table)
+            for name in [] if wide else chosen(self, names):
+                for points in joined(self.parts(name), GROUP):
+                    columns = (points.steps, points.epochs, points.times, points.values)
+                    arrays = [pa.array(np.array(column)) for column in columns]
+                    out.write_table(pa.table([pa.repeat(name, len(points)), *arrays], schema=schema))
 
     def to_csv(
         self,
@@ -91,10 +102,24 @@ def chosen(run: Export, names: Sequence[str] | None) -> list[str]:
     return run.metrics() if names is None else [names] if isinstance(names, str) else list(names)
 
 
+def joined(parts: Iterable["Points"], least: int) -> Iterator["Points"]:
+    """Yield points in parts of at least so many, the last perhaps smaller."""
+    from epochal.runs.points import Points
+
+    waiting = Points()
+    for part in parts:
+        waiting.extend(part)
+        if len(waiting) >= least:
+            yield waiting
+            waiting = Points()
+    if len(waiting):
+        yield waiting
+
+
 def rows_of(run: Export, name: str) -> Iterator[tuple[int, int, float, float]]:
-    """Return the points of a curve: step, epoch, time, value."""
-    points = run.points(name)
-    return zip(points.steps, points.epochs, points.times, points.values, strict=True)
+    """Yield the points of a curve: step, epoch, time, value."""
+    for points in run.parts(name):
+        yield from zip(points.steps, points.epochs, points.times, points.values, strict=True)
 
 
 def columns_of(run: Export, names: Sequence[str] | None, *, wide: bool) -> dict[str, Any]:

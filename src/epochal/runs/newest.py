@@ -1,22 +1,47 @@
-"""The newest, the least and the greatest value of a series, and where they were measured."""
+"""What a series has come to: its newest, least and greatest value; and what of its attempts counts."""
 
 import sqlite3
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
 from epochal.runs.points import Points, decode, extremes
 
-LAST = 1 << 62  # a step that no training comes to
+LAST = 1 << 62  # a step, or an epoch, that no training comes to
+ATTEMPTS = """SELECT id, from_step, from_epoch, from_step = 0 OR EXISTS (SELECT 1 FROM epochs e WHERE
+    e.epoch = a.from_epoch - 1 AND e.last_step = a.from_step AND e.attempt < a.id) FROM attempts a ORDER BY id"""
+
+
+class End(NamedTuple):
+    """Where what an attempt has measured was measured again: behind a step, and at that step from an epoch on."""
+
+    step: int = LAST
+    epoch: int = LAST
+
+    def is_before(self, step: int, epoch: int) -> bool:
+        """Say whether what was measured there was measured again.
+
+        >>> End(100, 5).is_before(100, 5), End(100, 5).is_before(100, 4), End(100).is_before(100, 5)
+        (True, False, False)
+        """
+        return (step, epoch) >= self
+
+    def covers(self, step: int) -> bool:
+        """Say whether all that was measured up to a step counts, whatever its epoch."""
+        return (step, LAST) <= self
 
 
 class Stretch(NamedTuple):
-    """The steps behind ``begin`` up to ``end`` (None: all) of one attempt count; later attempts repeat the others."""
+    """What counts of an attempt: all before ``end``.
+
+    ``again``: the step behind which it began inside an epoch; what it measures at that very step, as a validation that
+    comes after a save, counts for what attempts before have measured there. -1 where it began with an epoch.
+    """
 
     attempt: int
-    begin: int
-    end: int | None
+    end: End = End()
+    again: int = -1
 
 
 class Newest(NamedTuple):
@@ -33,18 +58,46 @@ class Newest(NamedTuple):
     count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def current(attempts: Sequence[tuple[int, int]]) -> list[Stretch]:
-    """Return what of each attempt, (number, from_step) in their order, no later one repeats.
+def ends(attempts: Sequence[tuple[int, int, int, bool]]) -> list[Stretch]:
+    """Return what later attempts have left of each, from (number, from_step, from_epoch, began with that epoch).
 
-    >>> current([(1, 0), (2, 100), (3, 50)])
-    [Stretch(attempt=1, begin=0, end=50), Stretch(attempt=3, begin=50, end=None)]
+    >>> [tuple(one.end) for one in ends([(1, 0, 0, True), (2, 100, 5, True), (3, 50, 2, True)])][:2]
+    [(50, 2), (50, 2)]
     """
     found: list[Stretch] = []
-    end: int | None = None
-    for number, begin in reversed(attempts):
-        if end is None or begin < end:
-            found.append(Stretch(number, begin, end))
-            end = begin
+    end = End()
+    for number, step, epoch, whole in reversed(attempts):
+        found.append(Stretch(number, end, -1 if whole else step))
+        end = min(end, End(step, epoch if whole else LAST))
+    return found[::-1]
+
+
+def current(attempts: Sequence[tuple[int, int, int, bool]]) -> list[Stretch]:
+    """Return what counts of the attempts that no later one has repeated wholly.
+
+    >>> [one.attempt for one in current([(1, 0, 0, True), (2, 100, 5, True), (3, 50, 2, True)])]
+    [1, 3]
+    """
+    return [one for one, (_, step, epoch, _) in zip(ends(attempts), attempts, strict=True) if (step, epoch) < one.end]
+
+
+def stretches_of(connection: sqlite3.Connection) -> list[Stretch]:
+    """Return what counts of a file's attempts."""
+    return current(connection.execute(ATTEMPTS).fetchall())
+
+
+def cut(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch]) -> list[Stretch]:
+    """Return what counts of a series: without what an attempt has measured again at the step behind which it began."""
+    found: list[Stretch] = []
+    limit = End()
+    for one in reversed(stretches):
+        found.append(one._replace(end=min(one.end, limit)))
+        if one.again < 0:
+            continue
+        query = "SELECT first_step FROM chunks WHERE series = ? AND attempt = ? ORDER BY first LIMIT 1"
+        first = connection.execute(query, (series, one.attempt)).fetchone()
+        if first is not None and first[0] <= one.again:
+            limit = min(limit, End(first[0], -1))
     return found[::-1]
 
 
@@ -92,15 +145,15 @@ def summed(connection: sqlite3.Connection, series: int, stretches: Sequence[Stre
 
 def of_stretch(connection: sqlite3.Connection, series: int, stretch: Stretch) -> Newest | None:
     """Return what one stretch comes to: whole chunks by their extremes, the chunk over its end point by point."""
-    end = LAST if stretch.end is None else stretch.end
+    end = stretch.end
     heads = connection.execute(
         "SELECT rowid, last_step, low, high, count FROM chunks WHERE series = ? AND attempt = ? AND first_step <= ?"
         " ORDER BY first",
-        (series, stretch.attempt, end),
+        (series, stretch.attempt, end.step),
     ).fetchall()
-    whole = [head for head in heads if head[1] <= end]
+    whole = [head for head in heads if end.covers(head[1])]
     finite = [head for head in whole if head[2] is not None]
-    read = {head[0] for head in heads if head[1] > end} | {head[0] for head in whole[-1:]}
+    read = {head[0] for head in heads if not end.covers(head[1])} | {head[0] for head in whole[-1:]}
     if finite:
         read |= {min(finite, key=lambda head: head[2])[0], max(finite, key=lambda head: head[3])[0]}
     found: Newest | None = None
@@ -111,19 +164,19 @@ def of_stretch(connection: sqlite3.Connection, series: int, stretch: Stretch) ->
     return found and found._replace(count=found.count + count)
 
 
-def upto(points: Points, end: int | None) -> Points:
-    """Return the points up to a step; steps never fall inside an attempt."""
-    if end is None or not len(points) or points.steps[-1] <= end:
+def upto(points: Points, end: End) -> Points:
+    """Return the points before an end; neither steps nor epochs fall inside an attempt."""
+    steps = points.steps
+    if not len(points) or end.covers(steps[-1]):
         return points
-    return points.part(0, bisect_right(points.steps, end))
+    first = bisect_left(steps, end.step)
+    return points.part(0, bisect_left(points.epochs, end.epoch, first, bisect_right(steps, end.step, first)))
 
 
-def load(connection: sqlite3.Connection, series: int) -> Newest | None:
-    """Return what the table says of a series."""
-    row = connection.execute(f"SELECT {', '.join(Newest._fields)} FROM newest WHERE series = ?", (series,)).fetchone()
-    if row is None:
-        return None
-    return Newest(*row)._replace(value=float("nan") if row[3] is None else row[3])
+def before(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch], attempt: int) -> Newest | None:
+    """Return what the attempts before one have left of a series."""
+    found = cut(connection, series, stretches)
+    return summed(connection, series, [one for one in found if one.attempt < attempt])
 
 
 def store(connection: sqlite3.Connection, series: int, newest: Newest | None) -> None:
@@ -138,8 +191,8 @@ def store(connection: sqlite3.Connection, series: int, newest: Newest | None) ->
 
 def recount(connection: sqlite3.Connection) -> None:
     """Have the table say for every series what counts now that another attempt begins."""
-    attempts = connection.execute("SELECT id, from_step FROM attempts ORDER BY id").fetchall()
-    stretches = current(attempts)
-    if len(attempts) > 1:
-        for (series,) in connection.execute("SELECT id FROM series").fetchall():
-            store(connection, series, summed(connection, series, stretches))
+    if connection.execute("SELECT count(*) FROM attempts").fetchone()[0] < 2:
+        return
+    stretches = stretches_of(connection)
+    for (series,) in connection.execute("SELECT id FROM series").fetchall():
+        store(connection, series, summed(connection, series, cut(connection, series, stretches)))

@@ -1,5 +1,6 @@
 """What records a training in its run's store: begun with the training, by default, in every trainer."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,9 +17,9 @@ from epochal.runs.book import Row
 from epochal.runs.console import Console
 from epochal.runs.environment import environment
 from epochal.runs.epoch_rows import EpochRows
-from epochal.runs.folder import runs_named
-from epochal.runs.process import this_process
-from epochal.runs.schema import FILE, as_json, file_of
+from epochal.runs.folder import MARK, runs_named
+from epochal.runs.process import launch, this_process
+from epochal.runs.schema import FILE, as_json, file_of, text_of
 from epochal.runs.store_file import NotYet
 from epochal.runs.writer import CROWD, START, Answer, StoreWriter
 
@@ -50,6 +51,7 @@ class Recorder:
         self.rows = EpochRows(run)
         self.finals: dict[str, None] = {}
         self.highest = 0  # the step that this attempt has come to
+        self.begun: int | None = None  # the epoch of it that began last
         self.span: tuple[int, int, float] | None = None  # epoch, first step and begin of the epoch that is open
         self.failures: dict[str, int] = {}  # of callbacks, that were noted
         self.last: Handle | None = None
@@ -86,6 +88,7 @@ class Recorder:
         if run.folder is None:
             return
         self.rows, self.finals, self.failures, self.highest = EpochRows(run), {}, {}, engine.step
+        self.begun = None
         self.last = self.listen("teardown", self.end)  # behind the callbacks, which may log there
         hand = self.hand if self.control and run.rank == 0 else None
         self.started = time.time()
@@ -112,7 +115,7 @@ class Recorder:
         run, process = self.run, this_process()
         about = {"trainer": run.host, "name": run.name, "rank": run.rank, "world_size": run.world_size}
         about |= {"epochs": run.num_epochs, "batches": run.num_batches, "control": self.control, **environment()}
-        callbacks = [{"name": label, "what": repr(one)} for label, one in run.roster.callbacks.items()]
+        callbacks = [{"name": label, "what": text_of(one, repr)} for label, one in run.roster.callbacks.items()]
         return {
             "started": started, "pid": process["pid"], "host": process["host"], "process": process["started"],
             "about": as_json(about), "callbacks": as_json(callbacks),
@@ -120,14 +123,14 @@ class Recorder:
         }  # fmt: skip
 
     def begin_epoch(self, run: "Run") -> None:
-        """An epoch begins; one that repeats steps begins another attempt."""
+        """An epoch begins; one that repeats steps, or itself, begins another attempt."""
         self.hand_over(run)
         engine, writer = run.engine, self.writer
         if writer is None:
             return
-        if engine.step < self.highest:
+        if engine.step < self.highest or (self.begun is not None and engine.epoch <= self.begun):
             writer.begin_attempt(engine.step, engine.epoch)
-        self.highest = engine.step
+        self.highest, self.begun = engine.step, engine.epoch
         self.span = engine.epoch, engine.step, time.time()
 
     def abort_epoch(self, run: "Run") -> None:
@@ -320,7 +323,18 @@ def of_rank_0(folder: Any, since: float) -> Path:
     """Return the folder that rank 0 has made for the training that began then; NotYet while there is none."""
     if not folder.fresh:
         return folder.path
+    own = launch()
     found = [path for path in runs_named(folder.parent, folder.base) if (path / FILE).exists()]
+    found = [path for path in found if launch_of(path / MARK) in (own, None)]  # of several that begin at a time
     if not found or (found[-1] / FILE).stat().st_mtime < since - START:
         raise NotYet(f"{folder.parent} has no folder of rank 0 yet")
     return found[-1]
+
+
+def launch_of(mark: Path) -> str | None:
+    """Return which launch a run's mark tells of, None where it tells of none."""
+    try:
+        about = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return cast("dict[str, Any]", about).get("launch") if isinstance(about, dict) else None

@@ -1,7 +1,10 @@
 """The tables of a run's file, and how the file is opened."""
 
 import json
+import os
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,9 @@ CREATE TABLE losses (
     id INTEGER PRIMARY KEY, session INTEGER NOT NULL, time REAL NOT NULL, what TEXT NOT NULL, count INTEGER NOT NULL,
     why TEXT NOT NULL);
 """
+TABLES = f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;"
+BESIDE = ("", "-wal", "-shm", "-journal")  # a file and what SQLite keeps beside it
+NO_PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # for a log's index, in a folder that cannot be written
 
 
 class StoreError(EpochalError):
@@ -72,24 +78,54 @@ def file_of(folder: Path, rank: int = 0) -> Path:
     return folder / (FILE if rank == 0 else f"run-{rank}.db")
 
 
-def open_to_write(file: Path) -> sqlite3.Connection:
-    """Open or make a run's file for the process that trains it; sqlite3.Error where that cannot be, now.
+def nothing(_: sqlite3.Connection) -> None:
+    """Put nothing into a new file but its tables."""
+
+
+def open_to_write(file: Path, begin: Callable[[sqlite3.Connection], None] = nothing) -> sqlite3.Connection:
+    """Open or make a run's file for the process that trains it; sqlite3.Error or OSError where that cannot be, now.
+
+    ``begin`` writes what the file is to hold from then on; a new one has it from the moment at which it is there.
 
     On a network's file system, where processes cannot share the memory that a write-ahead log needs, it is written
     with a rollback journal instead: readers and the writer wait for each other, and nothing is lost.
     """
+    is_new = not any(os.path.lexists(f"{file}{ending}") for ending in BESIDE) and make(file, begin)
     connection = sqlite3.connect(file, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         network = network_filesystem(file.parent)
         connection.execute(f"PRAGMA journal_mode={'TRUNCATE' if network else 'WAL'}")
         connection.execute(f"PRAGMA synchronous={'FULL' if network else 'NORMAL'}")
-        if version(connection) == 0:
-            connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+        if version(connection) == 0:  # somebody's empty file, or what was left of one beside an old log
+            connection.executescript(TABLES)
         check(connection, file)
+        if not is_new:
+            begin(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def make(file: Path, begin: Callable[[sqlite3.Connection], None]) -> bool:
+    """Make a file that is either there wholly or not at all; False if another process made it first."""
+    from epochal.checkpointing.commit import temporary_name
+
+    temporary = file.with_name(temporary_name(file.name))
+    try:
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+            connection.executescript(TABLES)
+            begin(connection)
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            os.rename(temporary, file)
+        return True
+    finally:
+        for ending in BESIDE:
+            Path(f"{temporary}{ending}").unlink(missing_ok=True)
 
 
 def open_to_read(file: Path) -> sqlite3.Connection:
@@ -101,8 +137,10 @@ def open_to_read(file: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=5.0, isolation_level=None)
         try:
             check(connection, file)
-        except sqlite3.OperationalError:  # a folder in which nothing can be written has no place for a log's index
+        except sqlite3.OperationalError as error:
             connection.close()
+            if error.sqlite_errorcode & 0xFF not in NO_PLACE:
+                raise
             connection = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
             check(connection, file)
     except sqlite3.Error as error:
@@ -140,10 +178,21 @@ def check(connection: sqlite3.Connection, file: Path) -> None:
 def as_json(value: Any) -> str:
     """Return a value as JSON; what JSON does not know becomes its text.
 
-    >>> as_json({"lr": 0.1, "path": Path("a")})
-    '{"lr": 0.1, "path": "a"}'
+    >>> as_json({"lr": 0.1, "path": Path("a")}), as_json({1j: 2})
+    ('{"lr": 0.1, "path": "a"}', '"{1j: 2}"')
     """
-    return json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        return json.dumps(value, default=text_of, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, or a value that holds itself
+        return json.dumps(text_of(value), ensure_ascii=False)
+
+
+def text_of(value: Any, say: Callable[[Any], str] = str) -> str:
+    """Return a value's text, whatever its class makes of that."""
+    try:
+        return say(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
 
 
 def rows(connection: sqlite3.Connection, query: str, *arguments: Any) -> list[dict[str, Any]]:

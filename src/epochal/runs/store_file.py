@@ -3,13 +3,17 @@
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import time
 from typing import Any
 
+from epochal.checkpointing.commit import temporary_name
+from epochal.runs.book import clean
 from epochal.runs.commands import expire_old
-from epochal.runs.schema import StoreError, open_to_write
+from epochal.runs.network import network_filesystem
+from epochal.runs.schema import BESIDE, FILE, StoreError, open_to_write
+from epochal.runs.summary import seal
 
 logger = logging.getLogger("epochal")
 SESSION = ("started", "beat", "state", "pid", "host", "process", "about", "callbacks", "commands")
@@ -33,6 +37,7 @@ class StoreFile:
         self.path: Path | None = None
         self.connection: sqlite3.Connection | None = None
         self.inode: tuple[int, int] | None = None
+        self.is_far = False  # on another machine's disk, where each look at it is a message
         self.number = self.first_attempt = 0  # of this session and of its attempts
 
     def opened(self) -> sqlite3.Connection:
@@ -42,30 +47,31 @@ class StoreFile:
         if self.connection is not None:
             return self.connection
         path = self.place()
+        row = self.session()  # which takes a while; nobody waits for the file meanwhile
+
+        def begin(connection: sqlite3.Connection) -> None:
+            self.begin(connection, row)
+
         try:
-            connection = open_to_write(path)
+            connection = open_to_write(path, begin)
         except (sqlite3.DatabaseError, StoreError) as error:
             if not is_unusable(error):
                 raise
             self.set_aside(path, error)
-            connection = open_to_write(path)
-        try:
-            self.begin(connection)
-        except BaseException:
-            connection.close()
-            raise
+            connection = open_to_write(path, begin)
         self.hold(connection, path)
         return connection
 
     def hold(self, connection: sqlite3.Connection, path: Path) -> None:
         """Keep an open file."""
         self.connection, self.path, self.inode = connection, path, identity(path)
+        self.is_far = network_filesystem(path.parent) is not None
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, connection: sqlite3.Connection, given: Mapping[str, Any]) -> None:
         """Begin a session in the file."""
         connection.execute("BEGIN IMMEDIATE")
         expire_old(connection, "the training it was meant for is over")
-        row = {"beat": time(), "state": "running", **self.session()}
+        row = clean({"beat": time(), "state": "running", **given})
         names, places = ", ".join(SESSION), ", ".join(f":{name}" for name in SESSION)
         made = connection.execute(f"INSERT INTO sessions ({names}) VALUES ({places})", row)
         self.number = int(made.lastrowid or 0)
@@ -75,12 +81,13 @@ class StoreFile:
     def make_again(self, old: sqlite3.Connection) -> None:
         """Write a file that was deleted while it was open once more: until it is closed all of it can be read."""
         path = self.place()
-        path.unlink(missing_ok=True)
-        fresh = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+        temporary = path.with_name(temporary_name(path.name))
+        fresh = sqlite3.connect(temporary, timeout=1.0, isolation_level=None, check_same_thread=False)
         try:
             old.backup(fresh)
+            fresh.close()
+            os.replace(temporary, path)  # who reads sees all of it, or none
         except BaseException as error:
-            path.unlink(missing_ok=True)
             if not is_unusable(error):
                 raise
             logger.warning("the run store %s was deleted while it was written; what was in it is lost.", path)
@@ -89,6 +96,7 @@ class StoreFile:
             return
         finally:
             fresh.close()
+            temporary.unlink(missing_ok=True)
         self.shut()
         self.hold(open_to_write(path), path)
         logger.warning("the run store %s was deleted while it was written; it is there again, with all of it.", path)
@@ -99,7 +107,7 @@ class StoreFile:
         number = 1
         while (aside := path.with_name(f"{path.stem}.unusable-{number}{path.suffix}")).exists():
             number += 1
-        for end in ("", "-wal", "-shm", "-journal"):
+        for end in BESIDE:
             if (part := path.with_name(path.name + end)).exists():
                 part.rename(aside.with_name(aside.name + end))
         logger.error("the run store %s cannot be used (%s): it is %s now, a new one is begun.", path, error, aside.name)
@@ -125,6 +133,13 @@ class StoreFile:
         except sqlite3.Error as error:
             logger.debug("the run store was not folded together: %s", error)
         connection.close()
+
+    def finish(self) -> None:
+        """Close the file for good, and write beside it what lists of runs need of it."""
+        self.shut()
+        path = self.path
+        if path is not None and path.name == FILE and identity(path) == self.inode:
+            seal(path)
 
     def leave_to_parent(self) -> None:
         """Never close it in a process that was forked: what it holds is the parent's."""

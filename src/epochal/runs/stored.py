@@ -2,22 +2,21 @@
 
 import json
 import sqlite3
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 
 from epochal.core.errors import nearest
-from epochal.runs.curves import Stretch, current, curves, read_points, read_ranges
+from epochal.runs.book import whole
+from epochal.runs.curves import Stretch, curves, parts, read_points, read_ranges, stretches_of
 from epochal.runs.export import Export
 from epochal.runs.points import Points, Range
-from epochal.runs.process import host_name, started
+from epochal.runs.process import state_of
 from epochal.runs.schema import StoreError, file_of, open_to_read, open_to_tell, rows
+from epochal.runs.summary import Summary, summary_of
 
-SILENT = 15.0  # seconds without a sign of life after which a process of another machine counts as dead
-
-BRIEFLY = "started, beat, ended, state, pid, host, process"  # columns of a session that tell its state
 WITHOUT_NUMBERS = {"epochs": "attempt, epoch", "tags": "name"}  # tables, and what orders them
 
 
@@ -41,7 +40,6 @@ class StoredRun(Export):
     def __init__(self, path: Path, *, rank: int = 0) -> None:
         self.path, self.rank = Path(path), rank
         self.file = file_of(self.path, rank)
-        self.kept: sqlite3.Connection | None = None
 
     def __repr__(self) -> str:
         return f"<StoredRun {self.path}>"
@@ -53,14 +51,22 @@ class StoredRun(Export):
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
-        """Give a connection for reading, closed behind; StoreError where the run has no store."""
+        """Give a connection that sees the store as it is now, closed behind; StoreError where there is none."""
         connection = open_to_read(self.file)
         try:
+            connection.execute("BEGIN")
             yield connection
         except sqlite3.Error as error:
             raise StoreError(f"{self.file} cannot be read: {error}") from error
         finally:
             connection.close()
+
+    def told(self) -> Summary:
+        """Return what a list of runs says of it: from the summary beside the store where that holds."""
+        try:
+            return summary_of(self.file, self.reading)
+        except (ValueError, TypeError, LookupError) as error:
+            raise StoreError(f"{self.file} holds what no store does: {error}") from error
 
     def table(self, name: str, where: str = "1", *arguments: Any, order: str | None = None) -> list[dict[str, Any]]:
         """Return the rows of a table; what is JSON in it is decoded."""
@@ -79,9 +85,7 @@ class StoredRun(Export):
     @property
     def state(self) -> str:
         """How it is: "running", "paused", "finished", "stopped", "failed", "interrupted", "preempted" or "crashed"."""
-        with self.reading() as connection:
-            found = rows(connection, f"SELECT {BRIEFLY} FROM sessions ORDER BY id DESC LIMIT 1")
-        return state_of(found[0]) if found else "crashed"
+        return self.told().state
 
     @property
     def params(self) -> dict[str, Any]:
@@ -112,15 +116,15 @@ class StoredRun(Export):
 
     def add_note(self, text: str, *, by: str = "user") -> None:
         """Add a note, while it trains or later; StoreError where the file cannot be written."""
-        self.tell("INSERT INTO notes (time, by, text) VALUES (?, ?, ?)", [(time(), by, str(text))])
+        self.tell("INSERT INTO notes (time, by, text) VALUES (?, ?, ?)", [(time(), whole(by), whole(str(text)))])
 
     def tag(self, *names: str) -> None:
         """Add tags; one that it has stays as it is."""
-        self.tell("INSERT OR IGNORE INTO tags (name) VALUES (?)", [(str(name),) for name in names])
+        self.tell("INSERT OR IGNORE INTO tags (name) VALUES (?)", [(whole(str(name)),) for name in names])
 
     def untag(self, *names: str) -> None:
         """Take tags away."""
-        self.tell("DELETE FROM tags WHERE name = ?", [(str(name),) for name in names])
+        self.tell("DELETE FROM tags WHERE name = ?", [(whole(str(name)),) for name in names])
 
     def tell(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write rows into the file, beside the training."""
@@ -144,6 +148,14 @@ class StoredRun(Export):
         with self.reading() as connection:
             return read_points(connection, self.series(connection, name), self.stretches(connection, attempt))
 
+    def parts(self, name: str) -> Iterator[Points]:
+        """Yield a curve's points, some at a time, so that little memory is needed however long it is."""
+        try:
+            with closing(open_to_read(self.file)) as connection:
+                yield from parts(connection, self.series(connection, name), self.stretches(connection))
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.file} cannot be read: {error}") from error
+
     def metric(self, name: str, *, attempt: int | None = None) -> Curve:
         """Return a curve as NumPy arrays, at full resolution; StoreError where there is none of this name."""
         import numpy as np
@@ -162,10 +174,8 @@ class StoredRun(Export):
 
     def newest(self) -> dict[str, dict[str, Any]]:
         """Return, for each curve, its newest value, its least and its greatest, and where they were."""
-        with self.reading() as connection:
-            named = {number: name for name, number in self.named(connection).items()}
-            found = rows(connection, "SELECT * FROM newest")
-        return {named[row["series"]]: row for row in found if row["series"] in named}
+        told = self.told()
+        return {name: told.newest(name) for name in told.curves}
 
     def summary(self) -> dict[str, Any]:
         """Return what a list of runs says of it, read in one go.
@@ -173,23 +183,15 @@ class StoredRun(Export):
         name, state, started, seconds, epochs and steps that it came to, tags, params, and ``metrics``: the newest value
         of each curve with its least and its greatest (as ``newest`` has them).
         """
-        with self.reading() as connection:
-            sessions = rows(connection, f"SELECT {BRIEFLY} FROM sessions ORDER BY id")
-            params = connection.execute("SELECT name, value FROM params ORDER BY name").fetchall()
-            tags = connection.execute("SELECT name FROM tags ORDER BY name").fetchall()
-            named = {number: name for name, number in self.named(connection).items()}
-            newest = rows(connection, "SELECT * FROM newest")
-        found = {named[row["series"]]: row for row in newest if row["series"] in named}
-        last = sessions[-1] if sessions else None
+        told = self.told()
+        return {**self.row(told), "path": str(self.path), "metrics": {name: told.newest(name) for name in told.curves}}
+
+    def row(self, told: Summary) -> dict[str, Any]:
+        """Return ``summary`` without the path and the metrics."""
         return {
-            "name": self.name, "path": str(self.path), "state": state_of(last) if last else "crashed",
-            "started": sessions[0]["started"] if sessions else None,
-            "seconds": sum((one["ended"] or one["beat"]) - one["started"] for one in sessions),
-            "epochs": max((row["epoch"] + 1 for row in newest), default=0),
-            "steps": max((row["step"] for row in newest), default=0),
-            "tags": [name for (name,) in tags],
-            "params": {name: json.loads(value) for name, value in params},
-            "metrics": found,
+            "name": self.name, "state": told.state, "started": told.began, "seconds": told.seconds,
+            "epochs": told.reached("epoch") + 1, "steps": max(told.reached("step"), 0),
+            "tags": told.tags, "params": told.params,
         }  # fmt: skip
 
     def named(self, connection: sqlite3.Connection) -> dict[str, int]:
@@ -207,9 +209,7 @@ class StoredRun(Export):
 
     def stretches(self, connection: sqlite3.Connection, attempt: int | None = None) -> list[Stretch]:
         """Return which steps of which attempts are to be read."""
-        if attempt is not None:
-            return [Stretch(attempt, 0, None)]
-        return current(connection.execute("SELECT id, from_step FROM attempts ORDER BY id").fetchall())
+        return stretches_of(connection) if attempt is None else [Stretch(attempt)]
 
     # -- what else it holds -------------------------------------------------------------------------------------------
 
@@ -239,20 +239,6 @@ class StoredRun(Export):
         if found is None:
             raise StoreError(f"{self.path} has no image, histogram or text of id {number}")
         return bytes(found[0])
-
-
-def state_of(session: Mapping[str, Any], now: float | None = None) -> str:
-    """Return the state of a session: what it said, or "crashed" where it ended without a word.
-
-    On this machine its process is asked for; of another one the last sign of life counts.
-    """
-    if session["ended"] is not None:
-        return str(session["state"])
-    if session["host"] == host_name() and session["process"]:
-        alive = started(session["pid"]) == session["process"]
-    else:
-        alive = (time() if now is None else now) - session["beat"] < SILENT
-    return str(session["state"]) if alive else "crashed"
 
 
 def decoded(key: str, value: Any) -> Any:

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from epochal.core.requests import Command
 from epochal.core.tensors import read
-from epochal.runs.book import MOST_BYTES, MOST_ROWS, Block, Book, Row
+from epochal.runs.book import MOST_BYTES, MOST_ROWS, Block, Book, Row, clean, whole
 from epochal.runs.commands import expire_old, take_queued
 from epochal.runs.console import KEPT, Console
 from epochal.runs.schema import StoreError
@@ -24,6 +24,7 @@ from epochal.runs.store_file import NotYet, StoreFile
 
 logger = logging.getLogger("epochal")
 LOOK = 0.05  # seconds between looks for commands
+FAR = 1.0  # seconds between them on a network's file system
 FLUSH = 0.2  # seconds between writes
 BEAT = 1.0  # seconds between signs of life
 LONGEST = 15.0  # seconds between tries while writing fails
@@ -96,7 +97,7 @@ class StoreWriter:
         self.told = False
         self.failing_since: float | None = None
         self.failures = 0
-        self.next_flush = self.next_beat = 0.0
+        self.next_flush = self.next_beat = self.next_look = 0.0
         self.state = "running"
         self.told_state = ""
         self.offered: str | None = None  # commands, where they are others than when the session began
@@ -163,7 +164,7 @@ class StoreWriter:
         while not self.flush(last=True) and monotonic() < (self.deadline if self.is_locked() else soon):
             wait.wait(FLUSH)
         self.finished = self.book.empty and not self.answers and not self.entries
-        self.file.shut()
+        self.file.finish()
 
     def tick(self) -> None:
         """Do what is due."""
@@ -292,7 +293,7 @@ class StoreWriter:
         for one in answers:
             connection.execute(
                 "UPDATE commands SET state = ?, step = ?, epoch = ?, answered = ?, answer = ? WHERE id = ?",
-                (one.state, one.step, one.epoch, one.time, one.text, one.id),
+                (one.state, one.step, one.epoch, one.time, whole(one.text), one.id),
             )
 
     def beat(self, connection: sqlite3.Connection, offered: str | None, *, last: bool) -> dict[str, int]:
@@ -304,7 +305,7 @@ class StoreWriter:
             values |= {"ended": time(), **self.final}
             expire_old(connection, "the training was over before")
         columns = ", ".join(f"{name} = :{name}" for name in values)
-        connection.execute(f"UPDATE sessions SET {columns} WHERE id = :id", {**values, "id": self.file.number})
+        connection.execute(f"UPDATE sessions SET {columns} WHERE id = :id", {**clean(values), "id": self.file.number})
         if self.console is not None:
             connection.execute("DELETE FROM console WHERE id <= (SELECT max(id) FROM console) - ?", (KEPT,))
         lost = dict(self.lost)
@@ -313,15 +314,16 @@ class StoreWriter:
                 why = f"{type(self.error).__name__}: {self.error}" if self.error else "more than the disk could take"
                 connection.execute(
                     "INSERT INTO losses (session, time, what, count, why) VALUES (?, ?, ?, ?, ?)",
-                    (self.file.number, time(), what, new, why),
+                    (self.file.number, time(), what, new, whole(why)),
                 )
         return lost
 
     def look(self) -> None:
         """See whether somebody else wrote into the file, and if so whether there are commands."""
         connection = self.file.connection
-        if connection is None or self.hand is None:
+        if connection is None or self.hand is None or monotonic() < self.next_look:
             return
+        self.next_look = monotonic() + FAR if self.file.is_far else 0.0
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self.seen:
             return
