@@ -98,7 +98,7 @@ class Server:
 
     def get(self, path: str) -> http.client.HTTPResponse:
         """Ask, and return the answer while it comes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("GET", path, headers=self.headers)
         return connection.getresponse()
 
@@ -113,8 +113,8 @@ class Watcher:
 
     def __init__(self, server: Server, leave: threading.Event, count: int) -> None:
         self.server, self.leave = server, leave
-        self.pause = max(1.0, 0.04 * count)  # as the page has it
-        self.bytes = 0
+        self.pause = max(1.0, 0.08 * count)  # as the page has it
+        self.bytes, self.step = 0, 0
         self.threads = [threading.Thread(target=one, daemon=True) for one in (self.listen, self.look)]
         for thread in self.threads:
             thread.start()
@@ -123,20 +123,21 @@ class Watcher:
         """Hold the stream open, and read what comes."""
         with self.server.get(f"/api/stream?run={self.server.run}&list=0") as stream:
             while not self.leave.is_set():
-                self.bytes += len(stream.readline())
+                line = stream.readline()
+                self.bytes += len(line)
+                if found := re.search(rb'"step":(\d+)', line):
+                    self.step = int(found[1])
 
     def look(self) -> None:
         """Ask now and then for what is new of the charts' curves, on one connection, as browsers do."""
-        begin = 0
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
-        self.leave.wait(random.uniform(0, 1))
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        self.leave.wait(random.uniform(0, self.pause))
+        begin = self.step  # what was before was read when the page was opened
         while not self.leave.wait(self.pause):
             query = urlencode([pair for name in CURVES for pair in (("name", name), ("begin", begin))])
             connection.request("GET", f"/api/runs/{self.server.run}/curves?{query}", headers=self.server.headers)
-            answer = connection.getresponse().read()
-            self.bytes += len(answer)
-            steps = re.search(rb'"step":\[([0-9,]+)\]', answer)
-            begin = int(steps[1].rpartition(b",")[2]) + 1 if steps else begin
+            begin = self.step
+            self.bytes += len(connection.getresponse().read())
         connection.close()
 
 
@@ -158,7 +159,7 @@ def turn(server: Server, watchers: int, seconds: float) -> Turn:
     found = Turn(begin, time.time(), watchers, server.used() - before)
     leave.set()
     for thread in (thread for one in watching for thread in one.threads):
-        thread.join(10)
+        thread.join(60)
     if any(one.bytes == 0 for one in watching):
         raise SystemExit("a watcher saw nothing")
     return found

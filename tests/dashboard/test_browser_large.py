@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ pytest.importorskip("uvicorn")
 RUNS, CHARTS = 1000, 300
 LONG = 1000  # milliseconds in which a page may not answer
 WATCH = """new PerformanceObserver((list) => { window.longest = Math.max(window.longest ?? 0, ...list.getEntries().map((one) =>
-    one.duration)); }).observe({ type: "longtask", buffered: true })"""
+    one.duration)); }).observe({ type: "longtask" })"""
 
 
 @pytest.fixture(scope="module")
@@ -54,46 +55,61 @@ def page(folder: Path) -> Iterator[Any]:
         yield found
 
 
-def cost(page: Any) -> dict[str, float]:
-    """Return how many nodes and listeners there are once what is unused is given up."""
-    session = page.context.new_cdp_session(page)
-    session.send("HeapProfiler.collectGarbage")
-    session.send("Performance.enable")
-    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
-    session.detach()
-    return {name: found[name] for name in ("Nodes", "JSEventListeners")}
+@pytest.fixture(scope="module")
+def session(page: Any) -> Any:
+    """What Chromium counts of the page."""
+    found = page.context.new_cdp_session(page)
+    found.send("Performance.enable")
+    return found
 
 
-def test_a_thousand_runs_are_listed_searched_and_sorted(page):
-    assert page.locator("tbody tr").count() < 200  # the others as one scrolls to them
-    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function("document.querySelectorAll('tbody tr').length > 200")
-    page.get_by_role("searchbox", name="Filter runs").fill("run-0777")
-    page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
-    page.get_by_role("searchbox", name="Filter runs").fill("")
-    page.get_by_role("button", name="Run", exact=True).click()
-    assert page.locator("a.run-link").first.inner_text() == "run-0000"
-    assert page.evaluate("window.longest ?? 0") < LONG
+def counted(session: Any) -> dict[str, float]:
+    """Return nodes, listeners, seconds of tasks and of the processor in them."""
+    return {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
 
 
-def test_hundreds_of_charts_are_drawn_as_they_are_seen(page):
+@contextmanager
+def never_long(page: Any, session: Any) -> Iterator[None]:
+    """No task takes a second of the processor, whatever else the machine does meanwhile."""
+    before = counted(session)
     page.evaluate("window.longest = 0")
-    page.get_by_role("searchbox", name="Filter runs").fill("wide")
-    open_run(page, "wide")
-    page.locator("article canvas").first.wait_for()
-    assert page.locator("article.chart").count() == CHARTS + 1  # and the rate of the epoch
-    last = page.locator("article.chart").last
-    last.scroll_into_view_if_needed()
-    last.locator("canvas").wait_for()
-    assert page.locator("canvas").count() < 60
-    page.get_by_role("searchbox", name="Filter charts").fill("part/07")
-    page.wait_for_function(
-        "[...document.querySelectorAll('article.chart')].filter((one) => one.checkVisibility()).length === 10"
-    )
-    assert page.evaluate("window.longest") < LONG
+    yield
+    after = counted(session)
+    share = (after["ThreadTime"] - before["ThreadTime"]) / (after["TaskDuration"] - before["TaskDuration"])
+    longest = page.evaluate("window.longest")
+    assert longest * min(1, share) < LONG, f"{longest} ms, {share:.0%} of them on the processor"
 
 
-def test_going_from_run_to_run_leaves_nothing_behind(page):
+def test_a_thousand_runs_are_listed_searched_and_sorted(page, session):
+    with never_long(page, session):
+        assert page.locator("tbody tr").count() < 200  # the others as one scrolls to them
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_function("document.querySelectorAll('tbody tr').length > 120")
+        page.get_by_role("searchbox", name="Filter runs").fill("run-0777")
+        page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
+        page.get_by_role("searchbox", name="Filter runs").fill("")
+        page.get_by_role("button", name="Run", exact=True).click()
+        assert page.locator("a.run-link").first.inner_text() == "run-0000"
+
+
+def test_hundreds_of_charts_are_drawn_as_they_are_seen(page, session):
+    with never_long(page, session):
+        page.get_by_role("searchbox", name="Filter runs").fill("wide")
+        open_run(page, "wide")
+        page.locator("article canvas").first.wait_for()
+        assert page.locator("article.chart").count() == CHARTS + 1  # and the rate of the epoch
+        last = page.locator("article.chart").last
+        last.scroll_into_view_if_needed()
+        last.locator("canvas").wait_for()
+        assert page.locator("canvas").count() < 60
+        page.get_by_role("searchbox", name="Filter charts").fill("part/07")
+        page.wait_for_function(
+            "[...document.querySelectorAll('article.chart')].filter((one) => one.checkVisibility()).length === 10"
+        )
+
+
+@pytest.mark.slow
+def test_going_from_run_to_run_leaves_nothing_behind(page, session):
     found = []
     for number in range(30):
         page.evaluate("location.hash = '#/'")
@@ -101,7 +117,8 @@ def test_going_from_run_to_run_leaves_nothing_behind(page):
         open_run(page, f"run-{number:04d}")
         page.locator("article canvas").first.wait_for()
         if number in (9, 29):
-            found.append({**cost(page), "canvases": page.locator("canvas").count()})
+            session.send("HeapProfiler.collectGarbage")
+            found.append({**counted(session), "canvases": page.locator("canvas").count()})
     early, late = found
     assert late["canvases"] == early["canvases"]
     for what in ("Nodes", "JSEventListeners"):

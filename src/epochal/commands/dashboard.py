@@ -14,7 +14,7 @@ from epochal.core.errors import ArgumentError, MissingExtra
 if TYPE_CHECKING:
     from epochal.dashboard.server import Dashboard, Place
 
-NICE = 10  # how far behind other processes
+NICE = 3  # how far behind other processes: enough that a step comes first, not so far that a full machine starves the page
 UNBUILT = "the page was not built with this package; in its sources `python hatch_build.py` does that"
 
 

@@ -81,7 +81,8 @@ class Api:
         name, most = text(request, "name"), number(request, "most", 2000, 1, MOST)
         window = detail.Window(number(request, "begin", 0), number(request, "end", detail.LAST), most)
         attempt = number(request, "attempt", None)
-        return self.read(request, lambda run, connection: detail.points(run, connection, name, window, attempt))
+        form = detail.pack if request.query_params.get("packed") == "1" else dict[str, Any]
+        return self.read(request, lambda run, connection: form(detail.points(run, connection, name, window, attempt)))
 
     def curves(self, request: Request) -> Response:
         """What is new of several curves, each behind its own step, in the order of the question."""

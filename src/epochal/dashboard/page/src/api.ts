@@ -1,6 +1,6 @@
 /** What is asked of the server. */
 
-import type { AuditRow, ConsoleLine, CurveData, Happening, Medium, RunPage, RunRow } from "./types.js";
+import type { AuditRow, ConsoleLine, CurveData, Happening, Medium, Packed, RunPage, RunRow } from "./types.js";
 
 export class ApiError extends Error {
   constructor(
@@ -45,17 +45,28 @@ async function post<T>(path: string, body: unknown): Promise<T> {
   return (await response.json().catch(() => ({}))) as T;
 }
 
+function unpacked({ points, ...about }: Packed): CurveData {
+  const text = atob(points);
+  const bytes = Uint8Array.from(text, (one) => one.charCodeAt(0));
+  const all = new Float64Array(bytes.buffer);
+  const size = all.length / 4;
+  const column = (at: number): number[] => Array.from(all.subarray(at * size, (at + 1) * size));
+  const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
+  return { ...about, step: column(0), time: column(1), low: column(2).map(finite), high: column(3).map(finite) };
+}
+
 const run = (id: string): string => `/api/runs/${encodeURIComponent(id)}`;
 
 export const api = {
   /** The runs; `since`: those that changed behind that version, unless `all` says that it is all of them again. */
   runs: (since?: number) => get<{ runs: RunRow[]; version: number; gone?: string[]; all?: boolean }>("/api/runs", { since }),
   run: (id: string) => get<RunPage>(run(id)),
-  curve: (id: string, name: string, query: { most?: number; begin?: number; end?: number; attempt?: number } = {}) =>
-    get<CurveData>(`${run(id)}/curve`, { name, ...query }),
+  curve: async (id: string, name: string, query: { most?: number; begin?: number; end?: number; attempt?: number } = {}) =>
+    unpacked(await get<Packed>(`${run(id)}/curve`, { name, packed: 1, ...query })),
   curves: async (id: string, wanted: { name: string; begin: number }[]) => {
     const query = wanted.flatMap(({ name, begin }) => [["name", name], ["begin", String(begin)]]);
-    return (await get<{ curves: (CurveData | null)[] }>(`${run(id)}/curves?${new URLSearchParams(query)}`)).curves;
+    const found = await get<{ curves: (Packed | null)[] }>(`${run(id)}/curves?${new URLSearchParams(query)}`);
+    return found.curves.map((curve) => curve && unpacked(curve));
   },
   events: async (id: string) => (await get<{ events: Happening[] }>(`${run(id)}/events`)).events,
   audit: async (id: string) => (await get<{ commands: AuditRow[] }>(`${run(id)}/audit`)).commands,

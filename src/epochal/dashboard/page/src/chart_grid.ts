@@ -2,6 +2,7 @@
 
 import { Chart, type Source } from "./chart.js";
 import { h, say } from "./dom.js";
+import { byName } from "./format.js";
 import type { Settings } from "./settings.js";
 import type { Pulse } from "./types.js";
 
@@ -42,7 +43,7 @@ export class ChartGrid {
   /** Add the charts that are not there yet; a run logs new names while it goes on. */
   add(plans: ChartPlan[]): void {
     const fresh = plans.filter((plan) => !this.charts.has(plan.title));
-    for (const plan of fresh.sort((a, b) => rank(a.group) - rank(b.group) || a.title.localeCompare(b.title, "en", { numeric: true }))) {
+    for (const plan of fresh.sort((a, b) => rank(a.group) - rank(b.group) || byName(a.title, b.title))) {
       const chart = new Chart(plan.title, plan.sources, this.settings);
       this.charts.set(plan.title, chart);
       this.of.set(chart.element, chart);

@@ -1,5 +1,8 @@
 /** Numbers, times and sizes as people read them. */
 
+/** The order of names: layer2 stands before layer10. */
+export const byName = new Intl.Collator("en", { numeric: true }).compare;
+
 const WHOLE = new Intl.NumberFormat("en-US");
 const PARTS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 8 }); // making one takes longer than a chart
 

@@ -5,7 +5,7 @@ import type { LiveCurve } from "./live_curve.js";
 import { throttled } from "./throttled.js";
 
 const PAUSE = 1000; // milliseconds between two requests
-const EACH = 40; // at least, for each page that watches the run: the server is not asked more often, however many they are
+const EACH = 80; // at least, for each page that watches the run: the server is not asked more often, however many they are
 const MOST = 40; // curves of one
 
 class News {

@@ -1,6 +1,6 @@
 /** What the list of runs shows of each, and how it is sorted and filtered. */
 
-import { ago, duration, moment, number, whole } from "./format.js";
+import { ago, byName, duration, moment, number, whole } from "./format.js";
 import { h } from "./dom.js";
 import { isOver } from "./states.js";
 import { sparkline } from "./sparkline.js";
@@ -61,7 +61,7 @@ export function sorted(runs: RunRow[], columns: Column[], key: string, down: boo
   return [...runs].sort((a, b) => {
     const [one, other] = [value(a), value(b)];
     if (one === null || other === null) return (one === null ? 1 : 0) - (other === null ? 1 : 0); // none is last, always
-    if (typeof one === "string") return sign * one.localeCompare(String(other), "en", { numeric: true });
+    if (typeof one === "string") return sign * byName(one, String(other));
     return sign * (one - Number(other));
   });
 }

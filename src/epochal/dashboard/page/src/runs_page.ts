@@ -10,7 +10,7 @@ import { listen } from "./stream.js";
 import { throttled } from "./throttled.js";
 import type { RunRow } from "./types.js";
 
-const FIRST = 150; // lines that are made at once; the others as one scrolls to them
+const FIRST = 100; // lines that are made at once; the others as one scrolls to them
 
 export class RunsView implements View {
   readonly element: HTMLElement;
@@ -41,7 +41,7 @@ export class RunsView implements View {
     const table = h("table", { class: "runs" }, h("caption", { class: "sr" }, "Runs"), h("thead", {}, this.head), this.body);
     const tools = h("div", { class: "tools" }, this.filter, this.states, h("label", { class: "pick" }, "Best of", this.metric), this.compare);
     this.element = h("div", { class: "runs-page" }, h("h1", { tabindex: -1, class: "sr" }, "Runs"), tools, table, this.note, this.end);
-    this.filter.addEventListener("input", () => this.show());
+    this.filter.addEventListener("input", () => this.showFirst());
     this.metric.addEventListener("change", () => {
       localStorage.setItem("epochal.metric", this.metric.value);
       this.lines.clear();
@@ -98,6 +98,12 @@ export class RunsView implements View {
     return extra ? COLUMNS.flatMap((one) => (one.key === "fitness" ? [one, metricColumn(extra)] : [one])) : COLUMNS;
   }
 
+  /** Others are shown: one begins to look at the top again. */
+  private showFirst(): void {
+    this.most = FIRST;
+    this.show();
+  }
+
   private show(): void {
     this.choices();
     const columns = this.columns();
@@ -141,7 +147,7 @@ export class RunsView implements View {
       type: "button", "data-column": column.key, title: column.label,
       onclick: () => {
         this.sort = { column: column.key, down: here ? !this.sort.down : column.down === true };
-        this.show();
+        this.showFirst();
       },
     }, h("span", { class: "head-label" }, column.label), arrow));
   }
@@ -157,7 +163,7 @@ export class RunsView implements View {
       type: "button", class: `chip ${state}`, "aria-pressed": String(this.state === state),
       onclick: () => {
         this.state = this.state === state ? "" : state;
-        this.show();
+        this.showFirst();
       },
     }, state, h("span", { class: "count" }, String(count)))));
   }

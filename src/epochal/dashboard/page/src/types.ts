@@ -147,6 +147,14 @@ export interface CurveData {
   count: number; // points of the whole curve, told before it was read
 }
 
+/** A curve whose columns are base64 of doubles, one behind the other. */
+export interface Packed {
+  name: string;
+  level: number;
+  count: number;
+  points: string;
+}
+
 export interface Happening {
   id: number;
   kind: string;
