@@ -14,12 +14,13 @@ from epochal.checkpointing.listing import read_listing
 from epochal.checkpointing.retention import ranked
 from epochal.dashboard.overview import OVER, Head, best, kind_of, read_head
 from epochal.dashboard.plain import Refused
-from epochal.runs.curves import Stretch, current, read_ranges
+from epochal.runs.curves import Stretch, read_ranges, stretches_of
+from epochal.runs.newest import LAST
+from epochal.runs.process import state_of
 from epochal.runs.schema import rows
-from epochal.runs.stored import StoredRun, decoded, state_of
+from epochal.runs.stored import StoredRun, decoded
 
 MOST = 20_000  # rows of one answer
-LAST = 1 << 62  # beyond any step
 
 
 def detail(run: StoredRun, connection: sqlite3.Connection, *, read_only: bool) -> dict[str, Any]:
@@ -86,11 +87,11 @@ def curve(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def epochs(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     """Return the epochs as they count now: what a later attempt repeats is left out."""
-    columns = "epoch, first_step, last_step, started, ended"
+    query = """SELECT epoch, first_step, last_step, started, ended FROM epochs
+        WHERE attempt = ? AND (last_step, epoch) < (?, ?) ORDER BY epoch LIMIT ?"""
     found: list[dict[str, Any]] = []
-    for stretch in current(connection.execute("SELECT id, from_step FROM attempts ORDER BY id").fetchall()):
-        query = f"SELECT {columns} FROM epochs WHERE attempt = ? AND last_step <= ? ORDER BY epoch LIMIT ?"
-        found += rows(connection, query, stretch.attempt, LAST if stretch.end is None else stretch.end, MOST)
+    for stretch in stretches_of(connection):
+        found += rows(connection, query, stretch.attempt, *stretch.end, MOST)
     return found
 
 
@@ -195,7 +196,7 @@ def level_of(
     count = 0
     query = "SELECT total(count) FROM chunks WHERE series = ? AND attempt = ? AND last_step >= ? AND first_step <= ?"
     for stretch in stretches:
-        upto = min(window.end, LAST if stretch.end is None else stretch.end)
+        upto = min(window.end, stretch.end.step)
         count += int(connection.execute(query, (series, stretch.attempt, window.begin, upto)).fetchone()[0])
     return next((level for level in range(3) if count <= shown * 16**level), 3)
 

@@ -6,20 +6,22 @@ import sqlite3
 import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISLNK
 from time import monotonic, time_ns
 from typing import NamedTuple
 
 from epochal.core.errors import EpochalError
 from epochal.runs.catalog import DEEPEST
-from epochal.runs.schema import FILE, StoreError, check
+from epochal.runs.schema import BESIDE, FILE, StoreError
 from epochal.runs.stored import StoredRun
+from epochal.runs.summary import signature
 
-BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite opens together with a file
+__all__ = ["TROUBLE", "Served", "rank_of", "ranks", "reading", "refuse_links", "signature"]
+
 LONGEST = 20.0  # seconds that reading a run may take: a file from elsewhere may hold views that never end
 TROUBLE = (EpochalError, sqlite3.Error, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-WITH_LOG = b"\2\2"  # how files with a write-ahead log say so; peer: SQLite's file format, 1.3.3
 RANK = re.compile(r"[1-9][0-9]{0,5}")
 OF_RANK = re.compile(rf"run-({RANK.pattern})\.db")
 FRESH = 2 * 10**9  # nanoseconds during which a folder may change again without a newer time
@@ -43,6 +45,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
+        self.prefix = os.path.join(self.folder, "")
         self.known: dict[Path, Folder] = {}
         self.found: dict[str, Path] = {}
         self.lock = threading.Lock()
@@ -59,7 +62,7 @@ class Served:
         known = before.get(place)
         if known is None or not known.is_run:
             known = read(place, known)
-        elif not (place / FILE).exists():
+        elif os.path.islink(place) or not os.path.exists(f"{place}/{FILE}"):
             known = read(place, None)
         if known is None:
             return
@@ -77,8 +80,11 @@ class Served:
         >>> served.id_of(served.folder / "digits")
         'ZGlnaXRz'
         """
-        below = os.fsencode(path.relative_to(self.folder).as_posix())
-        return urlsafe_b64encode(below).rstrip(b"=").decode("ascii")
+        return urlsafe_b64encode(os.fsencode(self.below(path))).rstrip(b"=").decode("ascii")
+
+    def below(self, path: Path) -> str:
+        """Return a path in the served folder as it is below it, "." for itself."""
+        return str(path)[len(self.prefix) :].replace(os.sep, "/") or "."
 
     def run(self, id: str) -> StoredRun:  # noqa: A002  # the API's word
         """Return the run of an id; KeyError where none was found under it."""
@@ -90,7 +96,7 @@ class Served:
 
     def path_of(self, run: StoredRun) -> str:
         """Return a run's path below the served folder, to be shown."""
-        return run.path.relative_to(self.folder).as_posix()
+        return self.below(run.path)
 
 
 def rank_of(id: str) -> tuple[str, int]:  # noqa: A002  # the API's word
@@ -112,7 +118,10 @@ def ranks(run: StoredRun) -> list[int]:
 def read(place: Path, known: Folder | None) -> Folder | None:
     """Return what a folder holds, ``known`` if it has not changed; None where it cannot be read."""
     try:
-        modified = os.stat(place, follow_symlinks=False).st_mtime_ns
+        about = os.stat(place, follow_symlinks=False)
+        if S_ISLNK(about.st_mode):
+            return None
+        modified = about.st_mtime_ns
         if known is not None and known.modified == modified and not known.fresh:
             return known
         with os.scandir(place) as found:
@@ -131,35 +140,10 @@ def reading(run: StoredRun, limit: float = LONGEST) -> Generator[sqlite3.Connect
     """Give a connection for reading a run for so many seconds; StoreError where that cannot be, or must not."""
     refuse_links(run.file)
     until = monotonic() + limit
-    with closing(open_at_rest(run.file)) if is_at_rest(run.file) else run.reading() as connection:
+    with run.reading() as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.set_progress_handler(lambda: monotonic() > until, 10_000)
         yield connection
-
-
-def is_at_rest(file: Path) -> bool:
-    """Say whether nobody has a file open to write: its log is gone then, where it has one when it is written."""
-    if os.path.lexists(f"{file}-wal"):
-        return False
-    try:
-        with open(file, "rb") as opened:
-            head = opened.read(20)
-    except OSError:
-        return False
-    return head[18:20] == WITH_LOG
-
-
-def open_at_rest(file: Path) -> sqlite3.Connection:
-    """Open a file that is at rest, without the locks and files beside it that are needed otherwise: ten times faster.
-
-    Should its training begin at this moment, the file's signature has changed at the next look.
-    """
-    try:
-        connection = sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True, isolation_level=None)
-        check(connection, file)
-    except sqlite3.Error as error:
-        raise StoreError(f"{file} cannot be read: {error}") from error
-    return connection
 
 
 def refuse_links(file: Path) -> None:
@@ -170,16 +154,3 @@ def refuse_links(file: Path) -> None:
     for ending in BESIDE:
         if os.path.islink(f"{file}{ending}"):
             raise StoreError(f"{file.name}{ending} is a symbolic link: those are not followed")
-
-
-def signature(file: Path) -> tuple[int, ...] | None:
-    """Return what changes whenever somebody writes into a run's file, None if it is gone."""
-    try:
-        own = os.stat(file)
-    except OSError:
-        return None
-    try:
-        log = os.stat(f"{file}-wal")
-    except OSError:
-        return own.st_ino, own.st_mtime_ns, own.st_size
-    return own.st_ino, own.st_mtime_ns, own.st_size, log.st_ino, log.st_mtime_ns, log.st_size

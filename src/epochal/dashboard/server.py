@@ -18,7 +18,6 @@ from epochal.dashboard.api import Api
 from epochal.dashboard.auth import HEAD, Access, Guard
 from epochal.dashboard.listing import Listing
 from epochal.dashboard.plain import Refused
-from epochal.dashboard.private_files import private_file
 from epochal.dashboard.protocol import PatientProtocol
 from epochal.dashboard.served import Served
 from epochal.dashboard.static_files import Page
@@ -149,7 +148,7 @@ class Dashboard:
             secure=self.secure,
             read_only=read_only,
         )
-        self.streams = Streams(Listing(Served(folder), private_file(folder, ".list")))
+        self.streams = Streams(Listing(Served(folder)))
         self.page = Page(static) if static is not None else Page()
         self.server = Stopping(self.config(self.app()), self.streams)
 
@@ -192,12 +191,10 @@ class Dashboard:
             self.server.run(sockets=[self.socket])
         finally:
             self.socket.close()
-            self.streams.listing.remember()
 
     def read_ahead(self) -> None:
         """Read the list before somebody asks: many runs take a while, the first time."""
         self.streams.listing.refresh()
-        self.streams.listing.remember()
 
     def stop(self) -> None:
         """End ``serve`` soon; from any thread."""
