@@ -12,7 +12,7 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 # Whole files on two processes of one thread each: so two cores are busy where one training would keep one waiting.
 # What they import is compiled once, whatever the environment says: many tests start processes that import PyTorch.
-PARALLEL := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PARALLEL := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 KILLS ?= 400
 YOLO_KILLS ?= 100
 

@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -10,6 +11,64 @@ from typing import Any
 import pytest
 
 COCO8 = {"images": 4, "size": 64}  # images per split; edge in pixels
+# The files that take longest, the longest first: what is left for the end is short, and no core waits for the other.
+LONGEST = (
+    "contract/test_integrations.py",
+    "integrations/test_ultralytics_traces.py",
+    "integrations/test_ultralytics.py",
+    "integrations/test_pytorch_resume.py",
+    "integrations/test_ultralytics_resume.py",
+    "faults/test_kill_yolo.py",
+    "contract/test_same_decisions.py",
+    "faults/test_kill_keras.py",
+    "presets/test_presets.py",
+    "demo/test_main.py",
+    "callbacks/test_learning_rate_finder.py",
+    "integrations/test_ultralytics_predictions.py",
+    "integrations/test_ultralytics_trial.py",
+    "cli/test_control.py",
+    "faults/test_loggers_stored.py",
+    "faults/test_loggers_servers.py",
+    "dashboard/test_browser.py",
+    "integrations/test_ultralytics_tasks.py",
+    "faults/test_kill_during_save.py",
+    "faults/test_kill_loop.py",
+    "integrations/test_ultralytics_snapshot.py",
+    "runs/test_process.py",
+    "runs/test_folder.py",
+    "loggers/test_mlflow.py",
+    "callbacks/test_where_is_nan.py",
+    "integrations/test_lightning_resume.py",
+    "integrations/test_transformers_resume.py",
+    "distributed/test_agree.py",
+    "cli/test_resume.py",
+    "cli/test_export.py",
+    "integrations/test_preemption.py",
+    "examples/test_tune.py",
+    "faults/test_power_cut_during_save.py",
+    "callbacks/test_layers.py",
+    "faults/test_store_kill.py",
+    "integrations/test_ultralytics_prune.py",
+    "callbacks/test_loss_spike.py",
+    "faults/test_loggers_disk.py",
+    "callbacks/test_write_predictions.py",
+    "demo/test_offline.py",
+    "distributed/test_commands.py",
+    "contract/test_loggers.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take longest come first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.as_posix().rpartition("/tests/")[2], len(places)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """Trainers ask for a collection of garbage in each training: it need not look through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -102,15 +161,19 @@ def yolo26n_here(yolo26n_weights: Path) -> Path:
 
 
 @pytest.fixture
-def yolo(offline_ultralytics: Path) -> Callable[..., Any]:
-    """Return a function that makes an untrained YOLO model."""
+def yolo(offline_ultralytics: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Return a function that makes an untrained YOLO model: of few layers where the task has one, or ``whole``."""
     from ultralytics import YOLO
 
-    def make(task: str = "") -> Any:
+    from tests.trainers.yolo import HEADS, few_layers
+
+    def make(task: str = "", *, whole: bool = False) -> Any:
         import torch
 
         torch.manual_seed(0)
-        return YOLO(f"yolo26n{task}.yaml")
+        if whole or task not in HEADS:
+            return YOLO(f"yolo26n{task}.yaml")
+        return YOLO(str(few_layers(tmp_path_factory.getbasetemp(), task)))
 
     return make
 

@@ -200,21 +200,21 @@ class Live(Callback):
 @pytest.mark.parametrize("task", [pytest.param("", marks=pytest.mark.slow), "-seg"])
 def test_yolo(yolo, quick, task):
     model, live = yolo(task), Live()
-    attach(model, FreezeLayers("model.[0-4]", until=2), live)
+    attach(model, FreezeLayers("model.[0-1]", until=2), live)
     model.train(**quick(epochs=3, batch=4, nbs=8, weight_decay=0.01, momentum=0.9))
     for epoch in range(3):
         before, after = live.states[epoch : epoch + 2]
-        for place in range(5):
+        for place in range(2):
             same = {
                 name: torch.equal(one, after[name])
                 for name, one in before.items()
                 if name.startswith(f"model.{place}.")
             }
             assert all(same.values()) if epoch < 2 else not any(same[name] for name in same if "running" in name), epoch
-        assert not torch.equal(before["model.9.cv1.conv.weight"], after["model.9.cv1.conv.weight"])
+        assert not torch.equal(before["model.2.cv1.conv.weight"], after["model.2.cv1.conv.weight"])
     averages = live.averages[2]  # of two frozen epochs: Ultralytics' average follows to rounding
     for name, one in live.states[0].items():
-        if name[:8] in {f"model.{place}." for place in range(5)}:
+        if name[:8] in {f"model.{place}." for place in range(2)}:
             assert torch.allclose(averages[name].float(), one.float(), rtol=1e-5, atol=1e-7), name
     frozen = [name for name, one in model.trainer.model.named_parameters() if not one.requires_grad]
     assert all(".dfl" in name for name in frozen)

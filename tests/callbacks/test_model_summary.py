@@ -95,5 +95,5 @@ def test_yolo_has_a_table_too(yolo, quick, task):
         model.train(**quick(epochs=1))
         weights.append(model.model.state_dict())
     assert "Detect" in (run.dir / "model.txt").read_text() or "Segment" in (run.dir / "model.txt").read_text()
-    assert "[2, 16, 16, 16]" in callbacks[0].text
+    assert "[2, 8, 16, 16]" in callbacks[0].text
     assert all(torch.equal(one, weights[1][name]) for name, one in weights[0].items())

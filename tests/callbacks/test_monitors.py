@@ -239,7 +239,7 @@ def test_sparse_half_and_double_gradients_have_norms():
 def test_yolo_is_monitored_and_its_weights_stay_the_same(yolo, quick, task):
     ends, gradients, activations, naive = [], GradientMonitor(), ActivationMonitor(), Naive()
     for callbacks in ((), (gradients, activations)):
-        model = yolo(task)
+        model = yolo(task, whole=True)
         model.add_callback("on_train_end", lambda trainer: ends.append(copy.deepcopy(trainer.model.state_dict())))
         if callbacks:
             run = attach(model, *callbacks, naive)

@@ -335,7 +335,7 @@ def test_the_first_in_a_chain_is_the_one_a_search_finds(largest):
     [
         ("", "model.1.conv", spoil_output, "forward"),
         ("", "model.2.cv2.conv", spoil_gradient, "backward"),
-        ("-seg", "model.9.cv1.bn", spoil_output, "forward"),
+        ("-seg", "model.2.cv1.bn", spoil_output, "forward"),
     ],
 )
 def test_yolo(yolo, quick, task, layer, spoil, direction):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 
@@ -14,6 +13,7 @@ from epochal.callbacks.predictions_file import as_line, decode_mask, encode_mask
 from epochal.core.background import Background
 from epochal.core.errors import ArgumentError
 from epochal.core.host import Frame, Prediction
+from tests import preloaded
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -183,10 +183,7 @@ print("NOTES", run.past[-1].notes)
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
 def test_a_full_disk_costs_the_training_nothing(tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = preloaded.run(["-c", f"import sys; sys.path.insert(1, {root!r})\n{FULL}", str(tmp_path)], timeout=120)
     assert done.returncode == 0, done.stderr
     assert "EPOCHS 3 completed []" in done.stdout
     assert done.stdout.count("ERROR ") == 2  # its own, and the run store's

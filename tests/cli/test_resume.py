@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests import preloaded
+
 SCRIPT = """
 import os, sys
 from epochal import Callback, Checkpoint, Loop
@@ -38,7 +40,7 @@ def once_killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume") / "there"
     folder.mkdir()
     (folder / "train.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, "train.py", "a b"], cwd=folder, check=False, timeout=250)
+    done = preloaded.run(["train.py", "a b"], cwd=folder, timeout=250)
     assert done.returncode == -signal.SIGKILL
     return folder
 

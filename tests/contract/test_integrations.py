@@ -1,5 +1,6 @@
 """One list of scenarios over every trainer; what all can deliver comes in the same order, with the same numbers."""
 
+from contextlib import nullcontext
 from importlib import import_module, util
 from typing import NamedTuple
 
@@ -47,9 +48,9 @@ def conformance(tmp_path_factory, offline_ultralytics):
             if absent:
                 pytest.skip(f"{name}: {', '.join(absent)} is not here")
             played[name] = None
-            played[name] = check_integration(
-                import_module(f"tests.trainers.{name}").make(tmp_path_factory.mktemp(name))
-            )
+            home = import_module(f"tests.trainers.{name}")
+            with getattr(home, "preloaded", nullcontext)(tmp_path_factory.mktemp("first")):
+                played[name] = check_integration(home.make(tmp_path_factory.mktemp(name)))
         if played[name] is None:
             pytest.skip(f"{name} does not keep the contract")
         return played[name]

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests import preloaded
 from tools.house import ROOT
 
 KILLS = 16
@@ -14,8 +13,8 @@ KILLS = 16
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_at_random_moments_loops_end_with_the_same_weights():
-    command = [sys.executable, "-m", "tests.faults.torture_loop", "--kills", str(KILLS), "--usual"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    arguments = ["-m", "tests.faults.torture_loop", "--kills", str(KILLS), "--usual"]
+    done = preloaded.run(arguments, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["kills"] >= KILLS, report

@@ -42,7 +42,7 @@ def test_passive_callbacks_change_no_weight(yolo, quick):
     lively = quick(epochs=3, batch=4, nbs=8, mosaic=1.0, close_mosaic=1, warmup_epochs=1, optimizer="AdamW", seed=3)
     live = []
     for attached in (False, True):
-        model = yolo()
+        model = yolo(whole=True)
         model.add_callback(
             "on_train_end", lambda trainer: live.append({k: v.clone() for k, v in trainer.model.state_dict().items()})
         )

@@ -58,7 +58,7 @@ def data(tiny_digits, tmp_path):
 
 @pytest.mark.parametrize("task", ["", "-seg", "-cls", "-pose", "-obb"])
 def test_every_task_is_seen_whole(yolo, quick, data, task):
-    model, record = yolo(task), RecordEvents()
+    model, record = yolo(task, whole=True), RecordEvents()
     run = attach(model, record)
     run.add_callback("on_train_batch_end", lambda run: run.metrics["train/loss"])
     model.train(**quick(epochs=1, data=data(task)))
