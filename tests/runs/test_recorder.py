@@ -361,3 +361,29 @@ def test_parameters_that_are_logged_again_and_again_take_no_memory(tmp_path):
     train(tmp_path, body=body, batches=50)
     assert max(kept) <= 3
     assert epochal.runs.open(tmp_path)["a"].params == {"step": 100}
+
+
+def test_of_two_launches_that_begin_at_a_time_each_rank_joins_its_own(tmp_path, monkeypatch):
+    from epochal.runs.folder import RunFolder
+    from epochal.runs.recorder import of_rank_0
+    from epochal.runs.store_file import NotYet
+
+    def launched(port):
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", port)
+
+    made = {}
+    for port in ("1001", "1002"):
+        launched(port)
+        made[port] = RunFolder(tmp_path, "sweep").make()
+        (made[port] / "run.db").write_text("")
+    assert made["1001"] != made["1002"]
+    for port in ("1001", "1002", "1001"):
+        launched(port)
+        assert of_rank_0(RunFolder(tmp_path, "sweep"), 0.0) == made[port]
+    launched("1003")
+    with pytest.raises(NotYet):
+        of_rank_0(RunFolder(tmp_path, "sweep"), 0.0)
+    monkeypatch.delenv("MASTER_PORT")
+    (made["1002"] / "run.json").write_text('{"name": "sweep-2", "base": "sweep"}')  # without a launcher
+    assert of_rank_0(RunFolder(tmp_path, "sweep"), 0.0) == made["1002"]

@@ -1,20 +1,28 @@
 """A recorded run for its readers: tables at full resolution, notes and tags, lists of runs."""
 
+import contextlib
 import csv
 import json
 import math
 import os
 import shutil
 import sqlite3
+import sys
+from array import array
 
 import pytest
 
 import epochal.runs
+from epochal.core.requests import Command
+from epochal.runs.commands import queue
 from epochal.runs.environment import environment, without_secrets
 from epochal.runs.network import network_filesystem
-from epochal.runs.schema import StoreError, open_to_write
-from epochal.runs.stored import StoredRun, state_of
+from epochal.runs.process import started, state_of, this_process
+from epochal.runs.schema import StoreError, open_to_tell, open_to_write
+from epochal.runs.stored import StoredRun
+from epochal.runs.writer import StoreWriter
 from tests.runs.light import light_run, train
+from tests.runs.test_book import session
 
 SPECIAL = {3: math.nan, 4: math.inf, 5: 0.1 + 0.2}
 
@@ -130,6 +138,21 @@ def test_a_process_that_is_gone_has_crashed_and_one_elsewhere_is_known_by_its_be
     assert state_of({**session, "ended": 105.0, "state": "finished"}, now=120.0) == "finished"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has namespaces of processes")
+def test_a_process_of_a_container_of_the_same_name_is_known_by_its_beat():
+    """As of ``docker run --network host``: the host's name, but processes with numbers of their own."""
+    own = this_process()
+    session = {"ended": None, "state": "running", "pid": own["pid"], "host": own["host"], "beat": 100.0}
+    assert state_of({**session, "process": own["started"]}, now=1e9) == "running"
+    boot, ticks, namespace = own["started"].split(" ")
+    dead = f"{boot} {int(ticks) - 1} {namespace}"
+    assert state_of({**session, "process": dead}, now=101.0) == "crashed"
+    for elsewhere in (f"{boot} {ticks} pid:[1]", f"{boot[::-1]} {ticks} {namespace}"):
+        assert state_of({**session, "process": elsewhere}, now=101.0) == "running"
+        assert state_of({**session, "process": elsewhere}, now=200.0) == "crashed"
+    assert started(own["pid"]) == own["started"]
+
+
 MOUNTS = """22 1 8:1 / / rw - ext4 /dev/sda1 rw
 30 22 0:40 / /shares rw - nfs4 server:/shares rw
 31 30 8:2 / /shares/local\\040disk rw - xfs /dev/sdb rw
@@ -204,3 +227,48 @@ def test_a_run_without_a_writable_folder_can_be_read(runs, tmp_path):
     with sqlite3.connect(folder / "run.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert os.listdir(folder).count("run.db") == 1
+
+
+def test_a_curve_of_any_length_is_exported_in_little_memory(tmp_path):
+    import tracemalloc
+
+    from epochal.runs.book import Block, Book
+
+    (tmp_path / "a").mkdir()
+    connection, book = open_to_write(tmp_path / "a" / "run.db"), Book()
+    count = 200_000
+    book.begin_attempt(step=0, epoch=0, time=0.0)
+    values = array("d", (step / 7 for step in range(count)))
+    book.take_block(Block("batch", ("loss",), list(range(count)), [0] * count, [0.0] * count, values))
+    connection.execute("BEGIN")
+    book.write(connection, book.part(), session=1, attempt=1)
+    connection.execute("COMMIT")
+    connection.close()
+    run = StoredRun(tmp_path / "a")
+    tracemalloc.start()
+    parts = sum(len(part) for part in run.parts("loss"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert parts == count
+    assert peak < 28 * count * 0.75  # of what its points alone take
+    run.to_csv(tmp_path / "long.csv")
+    with open(tmp_path / "long.csv", newline="") as file:
+        assert [float(row["value"]) for row in csv.DictReader(file)] == list(values)
+
+
+def test_on_a_network_commands_are_looked_for_once_a_second(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPOCHAL_NETWORK_FILESYSTEM", "1")
+    handed = []
+    writer = StoreWriter(lambda: tmp_path / "run.db", session, handed.append)
+    writer.begin_attempt(0, 0)
+    writer.entries.append(("point", {"a": 1.0}, 1, 0, 0.0))
+    assert writer.flush()
+    writer.look()
+    with contextlib.closing(open_to_tell(tmp_path / "run.db")) as connection:
+        queue(connection, Command("1" * 8, "stop", {}, "me"))
+    writer.look()
+    assert handed == []
+    monkeypatch.setattr("epochal.runs.writer.monotonic", lambda: writer.next_look)
+    writer.look()
+    assert [one.name for one in handed] == ["stop"]
+    writer.file.shut()

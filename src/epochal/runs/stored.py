@@ -65,7 +65,7 @@ class StoredRun(Export):
         """Return what a list of runs says of it: from the summary beside the store where that holds."""
         try:
             return summary_of(self.file, self.reading)
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise StoreError(f"{self.file} holds what no store does: {error}") from error
 
     def table(self, name: str, where: str = "1", *arguments: Any, order: str | None = None) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ LIKELY = ("fitness", "val/loss", "epoch/train/loss", "train/loss")  # what says 
 SESSION = "started, beat, ended, state, pid, host, process"  # columns that tell a session's state
 ABOUT = ("trainer", "epochs", "control")  # what is kept of a session's environment
 NEWEST = ("series", "scope", "step", "epoch", "time", "value", "low", "low_step", "high", "high_step", "count")
-TROUBLE = (OSError, ValueError, LookupError, TypeError, RecursionError)
+TROUBLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 Signature = tuple[int, ...]
 
@@ -180,7 +180,7 @@ def read(connection: sqlite3.Connection) -> Summary:
     session = rows(connection, f"SELECT {SESSION}, about FROM sessions ORDER BY id DESC LIMIT 1")
     for one in session:
         about = json.loads(one["about"])
-        one["about"] = {name: about[name] for name in ABOUT if name in about}
+        one["about"] = {name: about.get(name) for name in ABOUT}
     began, seconds = connection.execute(
         "SELECT min(started), total(coalesce(ended, beat) - started) FROM sessions"
     ).fetchone()
