@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from epochal.core.errors import MissingExtra
+from epochal.loggers.drawing import COLOURS as COLOURS
 from epochal.loggers.files import replace
 from epochal.runs.png import as_png
 
 INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), without black and with its yellow darker: it stands on white too.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a900")
 
 
 def check_drawing(owner: str) -> None:

@@ -9,7 +9,7 @@ from epochal.runs.png import Png
 
 SMALLEST = 320  # pixels of the longer side: smaller images are enlarged, so that labels can be read
 TRUE = "#ffffff"
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), as the pictures of Epochal's callbacks have it.
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), without black and with its yellow darker: it stands on white too.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a900")
 LONGEST = 24  # characters of a label
 
