@@ -14,7 +14,7 @@ from epochal.core.errors import ArgumentError, MissingExtra
 if TYPE_CHECKING:
     from epochal.dashboard.server import Dashboard, Place
 
-NICE = 3  # how far behind other processes: enough that a step comes first, not so far that a full machine starves the page
+NICE = 3  # how far behind other processes: a step comes first, and a full machine does not starve the page
 UNBUILT = "the page was not built with this package; in its sources `python hatch_build.py` does that"
 
 

@@ -59,7 +59,7 @@ export function tick(value: number, axis: AxisName): string {
 }
 
 export function spoken(value: number, axis: AxisName): string {
-  return axis === "time" ? clock(value) : `${axis} ${number(value, 6)}`;
+  return axis === "time" ? clock(value) : `${axis} ${number(axis === "step" ? Math.round(value) : value, 6)}`;
 }
 
 /** Distances between ticks that read well. */

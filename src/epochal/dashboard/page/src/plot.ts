@@ -194,6 +194,7 @@ export class Plot {
     this.lines.forEach((one) => paintBand(ctx, ground, one, isLog));
     this.lines.forEach((one) => paintLine(ctx, ground, one));
     ctx.restore();
+    this.lines.forEach((one) => paintDots(ctx, ground, one, [left, right]));
   }
 
   private moved(x: number | null): void {
@@ -252,15 +253,21 @@ function paintLine(ctx: CanvasRenderingContext2D, ground: Ground, { line, part, 
   const colour = even ? faint(line.colour, 0.3) : line.soft ? faint(line.colour, 0.6) : line.colour;
   stroke(values, colour, even || line.soft ? Math.min(1, width) : width);
   if (even) stroke(even, line.colour, count > DENSE ? 1 : width + 0.5);
-  if (count >= FEW || line.quiet) return;
+}
+
+/** Few points have a dot each; half of it may lie outside of the chart. */
+function paintDots(ctx: CanvasRenderingContext2D, ground: Ground, { line, part, values }: Drawn, [left, right]: [number, number]): void {
+  if (part.to - part.from + 1 >= FEW || line.quiet) return;
+  ctx.save();
   ctx.beginPath();
   for (let at = part.from; at <= part.to; at += 1) {
-    const value = values[at];
-    if (value === null || value === undefined) continue;
-    const [x, y] = [ground.x(line.x[at] ?? 0), ground.y(value)];
+    const [here, value] = [line.x[at] ?? 0, values[at]];
+    if (value === null || value === undefined || here < left || here > right) continue;
+    const [x, y] = [ground.x(here), ground.y(value)];
     ctx.moveTo(x, y);
     ctx.arc(x, y, 2.5 * devicePixelRatio, 0, 2 * Math.PI);
   }
   ctx.fillStyle = line.colour;
   ctx.fill();
+  ctx.restore();
 }
