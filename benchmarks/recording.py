@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -37,6 +38,7 @@ LARGE = 10_000_000
 RUNS = 1000
 FIRST = 2000  # ranges of a first chart
 Log = Callable[[dict[str, Any], int], None]
+UNWRITTEN = ("floor", "metrics")  # ways that keep nothing
 NAMES = [f"train/metric{number}" for number in range(SCALARS)]
 
 
@@ -83,6 +85,13 @@ def metrics_alone(folder: Path) -> Iterator[Log]:
     """The same without a store: what the callbacks' own view of the metrics costs."""
     with epochal(folder, store=False) as log:
         yield log
+
+
+@contextmanager
+def floor(folder: Path) -> Iterator[Log]:
+    """What any logger costs at least: a tuple with the time, put into a queue."""
+    waiting: deque[Any] = deque(maxlen=1000)
+    yield lambda values, step: waiting.append((values, step, time.time()))
 
 
 @contextmanager
@@ -136,6 +145,7 @@ def trackio_local(folder: Path) -> Iterator[Log]:
 
 
 WAYS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # name -> title, package, way
+    "floor": ("floor: a tuple and the time into a queue", "epochal", floor),
     "metrics": ("`run.log`, `store=False`", "epochal", metrics_alone),
     "store": ("`run.log` into the run store", "epochal", epochal),
     "tensorboard": ("torch SummaryWriter", "tensorboard", torch_writer),
@@ -259,7 +269,7 @@ def large(folder: Path, points: int) -> dict[str, float]:
         book.take_block(Block("batch", ("loss",), steps, [0] * len(steps), times, values))
         part = book.part()
         connection.execute("BEGIN")
-        book.write(connection, part, session=1, attempt=1)
+        book.write(connection, part, session=1)
         connection.execute("COMMIT")
         book.done(part)
     connection.close()
@@ -348,7 +358,7 @@ def peers(names: list[str], steps: int, points: int) -> tuple[str, list[str], di
             skipped.append(f"{package} is not installed")
             continue
         found = in_process(calls, way, steps, limit=300)
-        few = points if name in ("store", "metrics") else points // 20  # the others take minutes; in proportion
+        few = points if name in UNWRITTEN or name == "store" else points // 20  # the others take minutes; in proportion
         durable = in_process(million, way, few, limit=300)
         if isinstance(found, str) or isinstance(durable, str):
             skipped.append(f"{title}: {found if isinstance(found, str) else durable}")
@@ -356,7 +366,7 @@ def peers(names: list[str], steps: int, points: int) -> tuple[str, list[str], di
         durable *= points / few
         figures[name] = {**found, "million": durable}
         cells = [f"{found[key]:,.1f}" for key in ("floats p50", "floats p99", "tensors p50", "tensors p99")]
-        last = "" if name == "metrics" else f"{durable:,.1f} s"
+        last = "" if name in UNWRITTEN else f"{durable:,.1f} s"
         rows.append([title if package == "epochal" else f"{title} {number}", *cells, f"{found['growth']:+.1f} %", last])
     head = [
         "20 scalars a step",

@@ -385,3 +385,20 @@ def test_two_processes_make_one_store(tmp_path):
         thread.join()
     assert failed == []
     assert len(StoredRun(tmp_path).sessions) == 8
+
+
+def test_two_trainings_in_one_file_hinder_neither_each_other_nor_themselves(tmp_path):
+    """As where a run on a network's disk is resumed on two machines: each goes on, and goes back."""
+    first, second = writer_in(tmp_path / "run"), writer_in(tmp_path / "run")
+    for round_ in range(3):
+        for writer, name in ((first, "a"), (second, "b")):
+            writer.begin_attempt(round_, round_)
+            writer.entries.append(("point", {name: float(round_)}, round_ + 1, round_, 0.0))
+            assert writer.flush()
+            writer.next_flush = 0.0
+    first.file.shut()
+    second.file.shut()
+    run = StoredRun(tmp_path / "run")
+    assert [one["session"] for one in run.attempts] == [1, 2] * 3
+    for name, attempts in (("a", (1, 3, 5)), ("b", (2, 4, 6))):
+        assert [list(run.points(name, attempt=one).values) for one in attempts] == [[0.0], [1.0], [2.0]]

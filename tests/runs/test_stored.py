@@ -241,7 +241,7 @@ def test_a_curve_of_any_length_is_exported_in_little_memory(tmp_path):
     values = array("d", (step / 7 for step in range(count)))
     book.take_block(Block("batch", ("loss",), list(range(count)), [0] * count, [0.0] * count, values))
     connection.execute("BEGIN")
-    book.write(connection, book.part(), session=1, attempt=1)
+    book.write(connection, book.part(), session=1)
     connection.execute("COMMIT")
     connection.close()
     run = StoredRun(tmp_path / "a")

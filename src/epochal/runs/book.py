@@ -19,7 +19,7 @@ CHUNK = """INSERT OR REPLACE INTO chunks (series, attempt, first, count, first_s
 
 
 class Row(NamedTuple):
-    """A row that waits; ``attempt`` and ``session`` in its arguments count from 0 in this training."""
+    """A row that waits; ``attempt`` in its arguments counts from 0 in this training, ``session`` is always 0."""
 
     table: str
     arguments: dict[str, Any]
@@ -75,6 +75,8 @@ class Book:
         self.writing = 0  # of the rows, how many are in the transaction that runs
         self.waiting_bytes = 0
         self.attempt = -1
+        self.numbers: dict[int, int] = {}  # of this training's attempts, the number that each has in the file
+        self.given: dict[int, int] = {}  # the same, with those of the transaction that runs
         self.kept: dict[str, Row] = {}  # what a new file needs again, should this one be gone
         self.lost: dict[str, int] = {}
 
@@ -158,30 +160,32 @@ class Book:
             changes = [(tail, change) for tail in self.all_tails() if (change := tail.change()) is not None]
             return Part(changes, self.writing)
 
-    def write(self, connection: sqlite3.Connection, part: Part, *, session: int, attempt: int) -> None:
-        """Write a part; ``session`` and ``attempt`` are the numbers that this training's own 0 has in the file."""
+    def write(self, connection: sqlite3.Connection, part: Part, *, session: int) -> None:
+        """Write a part; ``session`` is the number that this training's session has in the file."""
         rows = self.rows[: part.rows]
+        numbers = self.given = dict(self.numbers)
         for row in rows:
             arguments = dict(row.arguments)
-            if "attempt" in arguments:
-                arguments["attempt"] += attempt
             if row.table == "attempts":
-                arguments["id"] += attempt
+                numbers[arguments["id"]] = number = free_number(connection)
+                arguments["id"] = number
+            elif "attempt" in arguments:
+                arguments["attempt"] = numbers.get(arguments["attempt"], 0)
             if "session" in arguments:
                 arguments["session"] = session
             connection.execute(row.statement, arguments)
         now = self.attempt_of(rows)
         for tail, change in part.changes:
             if tail.attempt < now:
-                write_chunks(connection, tail, change, attempt)
+                write_chunks(connection, tail, change, numbers)
         if now >= 0:
             newest.recount(connection)  # what the attempts before have measured behind its first step counts no more
         current = [(tail, change) for tail, change in part.changes if tail.attempt >= now]
         is_known = all(tail.based for tail, _ in current)
         stretches = [] if is_known else newest.stretches_of(connection)
         for tail, change in current:
-            write_chunks(connection, tail, change, attempt)
-            write_newest(connection, tail, change, stretches, attempt)
+            write_chunks(connection, tail, change, numbers)
+            write_newest(connection, tail, change, stretches, numbers)
 
     def attempt_of(self, rows: list[Row]) -> int:
         """Return the last attempt that begins in these rows, -1 if none does."""
@@ -192,6 +196,7 @@ class Book:
         with self.lock:
             for tail, change in part.changes:
                 tail.written(change)
+            self.numbers = self.given
             self.waiting_bytes -= sum(row.size for row in self.rows[: part.rows])
             del self.rows[: part.rows]
             self.writing = 0
@@ -208,6 +213,7 @@ class Book:
         """The file is gone, with all that was in it alone."""
         with self.lock:
             self.rows[:0] = [row for row in self.kept.values() if row not in self.rows]
+            self.numbers = {}
             for tail in self.all_tails():
                 tail.forget_file()
 
@@ -235,11 +241,16 @@ def whole(text: str) -> str:
     return text if is_whole(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
-def write_chunks(connection: sqlite3.Connection, tail: Tail, change: Change, attempt: int) -> None:
+def free_number(connection: sqlite3.Connection) -> int:
+    """Return the number of the next attempt: another process may have begun some in the same file."""
+    return int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM attempts").fetchone()[0])
+
+
+def write_chunks(connection: sqlite3.Connection, tail: Tail, change: Change, numbers: Mapping[int, int]) -> None:
     """Write the points of a change."""
     if tail.series is None:
         tail.series = number_of(connection, tail)
-    place = {"series": tail.series, "attempt": tail.attempt + attempt}
+    place = {"series": tail.series, "attempt": numbers.get(tail.attempt, 0)}
     if change.drops is not None:
         connection.execute(
             "DELETE FROM chunks WHERE series = :series AND attempt = :attempt AND first >= :first",
@@ -249,12 +260,16 @@ def write_chunks(connection: sqlite3.Connection, tail: Tail, change: Change, att
 
 
 def write_newest(
-    connection: sqlite3.Connection, tail: Tail, change: Change, stretches: Sequence[newest.Stretch], attempt: int
+    connection: sqlite3.Connection,
+    tail: Tail,
+    change: Change,
+    stretches: Sequence[newest.Stretch],
+    numbers: Mapping[int, int],
 ) -> None:
     """Write what a series has come to: what the attempts before left of it, and this one's points."""
     assert tail.series is not None
     if not tail.based:  # nobody wrote it since this attempt began
-        tail.base, tail.based = newest.before(connection, tail.series, stretches, tail.attempt + attempt), True
+        tail.base, tail.based = newest.before(connection, tail.series, stretches, numbers.get(tail.attempt, 0)), True
     newest.store(connection, tail.series, newest.joined(tail.base, change.newest))
 
 

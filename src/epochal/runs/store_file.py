@@ -38,7 +38,7 @@ class StoreFile:
         self.connection: sqlite3.Connection | None = None
         self.inode: tuple[int, int] | None = None
         self.is_far = False  # on another machine's disk, where each look at it is a message
-        self.number = self.first_attempt = 0  # of this session and of its attempts
+        self.number = 0  # of this session
 
     def opened(self) -> sqlite3.Connection:
         """Return the open file; sqlite3.Error or OSError where it cannot be opened now."""
@@ -75,7 +75,6 @@ class StoreFile:
         names, places = ", ".join(SESSION), ", ".join(f":{name}" for name in SESSION)
         made = connection.execute(f"INSERT INTO sessions ({names}) VALUES ({places})", row)
         self.number = int(made.lastrowid or 0)
-        self.first_attempt = int(connection.execute("SELECT coalesce(max(id), 0) FROM attempts").fetchone()[0]) + 1
         connection.execute("COMMIT")
 
     def make_again(self, old: sqlite3.Connection) -> None:

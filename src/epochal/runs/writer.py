@@ -272,7 +272,7 @@ class StoreWriter:
         part, answers = self.book.part(), list(self.answers)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            self.book.write(connection, part, session=self.file.number, attempt=self.file.first_attempt)
+            self.book.write(connection, part, session=self.file.number)
             self.answer(connection, answers)
             offered = self.offered
             told = self.beat(connection, offered, last=last)
