@@ -119,6 +119,12 @@ def test_a_table_compares_runs(runs, tmp_path):
     assert rows[1]["state"] == "finished"
 
 
+def test_a_note_on_an_old_run_does_not_make_it_the_newest(runs, tmp_path):
+    runs["slow"].tag("remember")
+    assert [run.name for run in epochal.runs.open(tmp_path)] == ["slow", "fast"]
+    assert epochal.runs.open(tmp_path)[-1].name == "fast"
+
+
 def test_the_list_is_true_when_runs_come_change_and_go(runs, tmp_path):
     shutil.copytree(tmp_path / "slow", tmp_path / "deep" / "er" / "copy")
     shutil.rmtree(tmp_path / "fast")

@@ -14,6 +14,7 @@ from epochal.core.host import Record
 from epochal.core.metrics import At
 from epochal.loggers.cursor import Cursor
 from epochal.loggers.pictures import medium_of
+from epochal.runs.newest import ATTEMPTS, End, ends
 from epochal.runs.points import Points, decode
 from epochal.runs.schema import open_to_read
 from epochal.runs.tail import SEALED
@@ -22,7 +23,6 @@ MOST = 20_000  # points of one batch, about
 MEDIA = 16  # images, texts and histograms of one batch
 KINDS = {"batch": "metrics", "point": "metrics"}  # scope of a series -> kind of its records, where they differ
 ORDER = {"epoch": 1, "final": 2}  # at one step: what was logged, then the epoch's row, then what came last
-NEVER = 1 << 62  # a step, an epoch
 Key = tuple[int, int, int, float, str, int]
 
 
@@ -36,17 +36,6 @@ class Batch(NamedTuple):
     points: int
     cursor: Cursor
     back: int | None = None
-
-
-class End(NamedTuple):
-    """The last step of an attempt that no later one repeats, and which epoch does, where one began at that step."""
-
-    step: int = NEVER
-    epoch: int = NEVER
-
-    def is_before(self, step: int, epoch: int) -> bool:
-        """Say whether what was measured there was measured again."""
-        return step > self.step or (step == self.step and epoch >= self.epoch)
 
 
 class Head(NamedTuple):
@@ -79,9 +68,9 @@ class Feed:
         with closing(open_to_read(self.file)) as connection:
             connection.execute("BEGIN")  # one moment of the file
             params, cursor = self.params(connection, cursor)
-            ends, back = ends_of(connection), None
-            media, cursor = self.media(connection, cursor, ends)
-            for attempt, end in ends.items():
+            begun, back = ends_of(connection), None
+            media, cursor = self.media(connection, cursor, begun)
+            for attempt, end in begun.items():
                 if attempt < cursor.attempt:
                     continue
                 if attempt > cursor.attempt:
@@ -184,22 +173,10 @@ def last_step(heads: Iterable[Head], had: Mapping[int, int], most: int) -> int:
 
 def ends_of(connection: sqlite3.Connection) -> dict[int, End]:
     """Return the attempts in their order, and where what each has measured ends."""
-    begun = connection.execute("SELECT id, from_step, from_epoch FROM attempts ORDER BY id").fetchall()
-    ends: dict[int, End] = {}
-    end = End()
-    for number, step, epoch in reversed(begun):
-        ends[number] = end
-        if step <= end.step:
-            after = (
-                step == 0
-                or connection.execute(
-                    "SELECT 1 FROM epochs WHERE epoch = ? AND last_step = ? AND attempt < ?", (epoch - 1, step, number)
-                ).fetchone()
-            )
-            end = End(step, epoch if after else NEVER)
+    found = {one.attempt: one.end for one in ends(connection.execute(ATTEMPTS).fetchall())}
     for (number,) in connection.execute("SELECT DISTINCT attempt FROM chunks"):
-        ends.setdefault(number, End())
-    return dict(sorted(ends.items()))
+        found.setdefault(number, End())
+    return dict(sorted(found.items()))
 
 
 def begin_of(connection: sqlite3.Connection, attempt: int) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from epochal.runs.folder import MARK
 from epochal.runs.schema import FILE, StoreError
 from epochal.runs.stored import StoredRun
 
@@ -80,8 +81,17 @@ def row_of(run: StoredRun, curves: Sequence[str]) -> dict[str, Any]:
 def open_runs(path: str | os.PathLike[str] = "runs") -> Runs:
     """Return the recorded runs in a folder, of any depth; a run's own folder gives that one."""
     place = Path(path).absolute()
-    found = sorted(folders(place), key=lambda run: (run / FILE).stat().st_ctime)
-    return Runs([StoredRun(run) for run in found], place)
+    return Runs([StoredRun(run) for run in sorted(folders(place), key=trained)], place)
+
+
+def trained(run: Path) -> float:
+    """Return when a run was trained last: its mark tells it, since a note or a tag leaves that as it is."""
+    for name in (MARK, FILE):
+        try:
+            return os.stat(f"{run}/{name}").st_mtime
+        except OSError:
+            continue
+    return 0.0  # deleted at this moment
 
 
 def folders(place: Path, depth: int = 0) -> Iterator[Path]:
