@@ -7,7 +7,8 @@ const USUAL = 16; // milliseconds between two frames
 const LATE = 1.2; // times as long as usual
 const LEAST = 0.5; // drawings a frame: one in every second
 const MOST = 24;
-const BUDGET = 5; // milliseconds of script a frame
+const TOGETHER = 5; // a frame in which something is drawn costs much for itself: so some are drawn in it, and none in others
+const BUDGET = 6; // milliseconds of script a frame
 
 const waiting = new Set<() => void>();
 let asked = false;
@@ -29,7 +30,8 @@ function frame(now: number): void {
   if (last > 0) learn(now - last);
   credit = Math.min(MOST, credit + share);
   const begin = performance.now();
-  for (const draw of [...waiting]) {
+  const enough = credit >= Math.min(TOGETHER, waiting.size);
+  for (const draw of enough ? [...waiting] : []) {
     if (credit < 1 || performance.now() - begin > BUDGET) break;
     credit -= 1;
     waiting.delete(draw);
