@@ -6,7 +6,6 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -29,7 +28,6 @@ T = TypeVar("T")
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST = 20_000  # ranges of a curve that may be asked for
 TOGETHER = 64  # curves of one answer
-PART = 5_000  # rows of CSV that are sent at a time
 
 
 class Api:
@@ -207,13 +205,12 @@ def as_csv(run: StoredRun, names: list[str]) -> Iterator[str]:
     """Yield the points of curves as lines of CSV; no name is taken for a formula by a spreadsheet."""
     yield "curve,step,epoch,time,value\n"
     for name in names:
+        shown = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
         try:
-            points = run.points(name)
+            for points in run.parts(name):
+                rows = zip(points.steps, points.epochs, points.times, points.values, strict=True)
+                part = io.StringIO()
+                csv.writer(part, lineterminator="\n").writerows((shown, *row) for row in rows)
+                yield part.getvalue()
         except EpochalError:  # the run was deleted meanwhile
             return
-        shown = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
-        columns = zip(points.steps, points.epochs, points.times, points.values, strict=True)
-        while rows := [(shown, *row) for row in islice(columns, PART)]:
-            part = io.StringIO()
-            csv.writer(part, lineterminator="\n").writerows(rows)
-            yield part.getvalue()

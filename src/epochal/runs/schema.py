@@ -134,14 +134,16 @@ def open_to_read(file: Path) -> sqlite3.Connection:
         raise StoreError(f"there is no run store at {file}")
     uri = file.absolute().as_uri()
     try:
-        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=5.0, isolation_level=None)
+        connection = sqlite3.connect(
+            f"{uri}?mode=ro", uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
+        )
         try:
             check(connection, file)
         except sqlite3.OperationalError as error:
             connection.close()
             if error.sqlite_errorcode & 0xFF not in NO_PLACE:
                 raise
-            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
+            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None, check_same_thread=False)
             check(connection, file)
     except sqlite3.Error as error:
         raise StoreError(f"{file} cannot be read: {error}") from error
