@@ -80,19 +80,21 @@ class Listing:
 
     def read(self, due: dict[str, tuple[StoredRun, Signature]], version: int) -> list[tuple[str, Entry]]:
         """Read runs; many without a summary on several threads: SQLite lets others work while it does."""
-        known = {one: load(run.file, now) for one, (run, now) in due.items()}
+        read: dict[str, Entry | None] = {}
+        for one, (run, now) in due.items():  # one after the other: a thousand at a time are a burden on the collector
+            known = load(run.file, now)
+            read[one] = None if known is None else self.entry(one, run, now, version, known)
+        unknown = [one for one, entry in read.items() if entry is None]
 
         def entry(one: str) -> Entry | None:
-            return self.entry(one, *due[one], version, known[one])
+            return self.entry(one, *due[one], version)
 
-        unknown = [one for one, told in known.items() if told is None]
         if len(unknown) < FEW:
-            read = map(entry, due)
+            read |= zip(unknown, map(entry, unknown), strict=True)
         else:
             with ThreadPoolExecutor(THREADS) as threads:
-                later = dict(zip(unknown, threads.map(entry, unknown), strict=True))
-            read = (later[one] if one in later else entry(one) for one in due)
-        return [(one, told) for one, told in zip(due, read, strict=True) if told is not None]
+                read |= zip(unknown, threads.map(entry, unknown), strict=True)
+        return [(one, entry) for one, entry in read.items() if entry is not None]
 
     def take(self, one: str, entry: Entry) -> bool:
         """Take what was read of a run, and say whether it says something new."""
@@ -103,7 +105,7 @@ class Listing:
         return not same
 
     def entry(
-        self, id: str, run: StoredRun, now: Signature, version: int, known: Summary | None  # noqa: A002
+        self, id: str, run: StoredRun, now: Signature, version: int, known: Summary | None = None  # noqa: A002
     ) -> Entry | None:  # fmt: skip
         """Read a run for the list; what is wrong with it is said there, and the others are not touched by that.
 
