@@ -71,6 +71,11 @@ def _imports_are_no_garbage() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Leave what is collected at the end of a process to it."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A folder for runs that does not exist yet."""
