@@ -50,6 +50,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/control.py
 	$(BIN)/python benchmarks/dead_servers.py
+	$(BIN)/python benchmarks/watchers.py
+	$(BIN)/python -m benchmarks.page
 
 # Pins what .venv has now, for every supported Python.
 constraints: $(VENV)/.dev
