@@ -42,6 +42,12 @@ def webhook(code=200):
             thread.join(BOUND)
 
 
+def test_a_best_value_that_json_does_not_have_is_null():
+    with webhook() as (server, url):
+        simulate([Notifier(url)], [{"val/loss": float("-inf")}])
+    assert server.got[0]["best"] == {"fitness": None}
+
+
 class Fail(Callback):
     def on_train_batch_end(self, run):
         if run.epoch == 1:

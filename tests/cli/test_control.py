@@ -1,7 +1,9 @@
 """Commands from another process: through the run's file to the training, and back with what became of them."""
 
 import json
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -261,20 +263,40 @@ def epochal(*arguments):
     )
 
 
+def freeze(child, stored):
+    """Stop a process where it does not hold the lock of its run's file."""
+    with closing(open_to_tell(stored.file)) as connection:
+        connection.execute("PRAGMA busy_timeout = 0")
+        while True:
+            child.send_signal(signal.SIGSTOP)
+            os.waitpid(child.pid, os.WUNTRACED)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                child.send_signal(signal.SIGCONT)
+            else:
+                connection.execute("ROLLBACK")
+                return
+
+
 def test_commands_that_nobody_takes_are_void_and_kill_9_in_a_pause_leaves_a_crashed_run(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)])
     folder = tmp_path / "run"
     try:
         until(lambda: begun(folder), 60)
         stored = StoredRun(folder)
-        child.send_signal(signal.SIGSTOP)
+        freeze(child, stored)
         row = answer(stored, ask(stored, "stop", {}, by="t"), seconds=0.3)
         assert (row["state"], row["answer"]) == ("expired", "the training did not take it within 0.3 s")
         child.send_signal(signal.SIGCONT)
+        with closing(open_to_tell(stored.file)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Refused, match=r"run cannot be told now: .*run\.db: database is locked; try again"):
+                ask(stored, "stop", {}, by="t")
         asked = epochal("pause", folder)  # it has not stopped
         assert (asked.returncode, asked.stdout.partition(" at ")[0]) == (0, "pause: applied")
         until(lambda: stored.state == "paused")
-        child.send_signal(signal.SIGSTOP)
+        freeze(child, stored)
         waiting = ask(stored, "continue", {}, by="t")
     finally:
         child.kill()

@@ -128,6 +128,7 @@ def test_numpys_numbers_are_floats_too(drive):
         (None, r"'val/loss' was logged with None \(NoneType\); log one number"),
         ([1.0], r"'val/loss' was logged with \[1.0\] \(list\); log one number"),
         (torch.zeros(2, 3), r"'val/loss' was logged with a tensor of shape \(2, 3\); log one number"),
+        (10**400, "'val/loss' was logged with an int above 1.8e308; log what a float can hold"),
         (1j, r"'val/loss' was logged with 1j \(complex\); log one number"),
     ],
 )

@@ -46,6 +46,11 @@ def test_the_status_tells_how_the_run_ended(runs, state, status):
     assert lines[1:] == ["run=digits why=enough", "run=digits why=ValueError: no"]
 
 
+def test_a_metric_of_any_name_is_told(runs):
+    change(runs, "UPDATE series SET name = 'val/score' WHERE name = 'val/loss'")
+    assert " val/score=" in piped(runs / "digits")[0][0]
+
+
 def test_a_crashed_run_has_a_status_of_its_own(runs):
     change(runs, "UPDATE sessions SET ended = NULL, state = 'running', process = 'dead'")
     assert piped(runs / "digits")[1] == 3

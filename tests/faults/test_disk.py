@@ -35,6 +35,12 @@ class Harm(Callback):
         self.errors.append((run.epoch, run.engine.checkpoint_error))
 
 
+def delete(folder, aside):
+    """Delete a folder at once, though the run writes into it at this moment."""
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def train(directory, harm, *, epochs=EPOCHS, keep_last=1, resume=False):
     torch.manual_seed(0)
     net = nn.Linear(WEIGHTS, 1, bias=False)
@@ -124,7 +130,7 @@ def test_a_disk_that_becomes_read_only_costs_no_step(small_disk, caplog):
 
 @pytest.mark.parametrize("what", ["run", "run/checkpoints"])
 def test_a_directory_that_is_deleted_during_the_training_is_made_again(what, tmp_path, caplog):
-    harm = Harm(2, lambda: shutil.rmtree(tmp_path / what))
+    harm = Harm(2, lambda: delete(tmp_path / what, tmp_path / "aside"))
     run = train(tmp_path, harm, keep_last=3)
     assert (run.step, run.end_reason, harm.errors) == (EPOCHS, "completed", [])
     assert epochs_of(tmp_path) == [2, 3, 4]
@@ -135,7 +141,7 @@ def test_a_directory_that_is_deleted_during_the_training_is_made_again(what, tmp
 
 def test_a_file_in_the_way_of_the_directory_is_said(tmp_path, caplog):
     def block():
-        shutil.rmtree(tmp_path / "run")
+        delete(tmp_path / "run", tmp_path / "aside")
         (tmp_path / "run").touch()
 
     harm = Harm(2, block)

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
+from math import isfinite
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final, get_args
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ LONGEST_TEXT = 300  # characters of an error's text
 
 
 class Message(NamedTuple):
-    """What is told; ``best`` maps "fitness" and the fitness' metric to their best values."""
+    """What is told; ``best`` maps "fitness" to its best value."""
 
     event: str
     text: str
@@ -33,8 +34,12 @@ class Message(NamedTuple):
     best: dict[str, float]
 
     def payload(self) -> dict[str, Any]:
-        """Return it as JSON values; "text" is what Slack, Teams and Mattermost show, "content" what Discord shows."""
-        return {**self._asdict(), "content": self.text}
+        """Return it as JSON values; "text" is what Slack, Teams and Mattermost show, "content" what Discord shows.
+
+        JSON has no infinities: a best value that is one is None.
+        """
+        best = {name: value if isfinite(value) else None for name, value in self.best.items()}
+        return {**self._asdict(), "best": best, "content": self.text}
 
 
 @final

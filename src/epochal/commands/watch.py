@@ -85,5 +85,6 @@ def look(run: StoredRun, after: int) -> Seen:
 def shown(head: Head) -> list[str]:
     """Return the metrics that are shown, what says most first."""
     first = [name for name in ("train/loss", "fitness", "val/loss") if name in head.newest]
-    rest = [name for name in told(head.newest) if name not in first and name not in ("seconds", "epoch/train/loss")]
+    scopes = {name: row["scope"] for name, row in head.newest.items()}
+    rest = [name for name in told(scopes) if name not in first and name not in ("seconds", "epoch/train/loss")]
     return [*first, *rest]

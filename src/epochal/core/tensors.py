@@ -43,7 +43,10 @@ def number(value: Any, name: str) -> Scalar:
     1.0
     """
     if isinstance(value, (int, float)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ArgumentError(f"{name!r} was logged with an int above 1.8e308; log what a float can hold") from None
     if not hasattr(value, "__float__"):
         raise ArgumentError(f"{name!r} was logged with {value!r} ({type(value).__name__}); log one number")
     if type(value).__module__ == "numpy":

@@ -1,5 +1,6 @@
 """Asking a training for something from another process, through the file of its run."""
 
+import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -49,8 +50,11 @@ def ask(
     except ArgumentError as error:
         raise Refused(str(error)) from None
     command = Command(id or str(uuid4()), name, checked, by)
-    with closing(open_to_tell(run.file)) as connection:
-        queue(connection, command)
+    try:
+        with closing(open_to_tell(run.file)) as connection:
+            queue(connection, command)
+    except sqlite3.Error as error:
+        raise Refused(f"{run.name} cannot be told now: {run.file}: {error}; try again") from error
     return command.id
 
 
