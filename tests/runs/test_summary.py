@@ -95,11 +95,12 @@ def test_a_summary_that_is_no_summary_is_not_believed(run, spoilt, tmp_path):
     if spoilt == "torn":
         spoilt = whole[: len(whole) // 2]
     elif spoilt == "shorter":
-        told = json.loads(whole)
+        row, rest = whole.splitlines()
+        told = json.loads(rest)
         told["curves"]["loss"].pop()
-        spoilt = json.dumps(told)
+        spoilt = f"{row}\n{json.dumps(told)}"
     elif spoilt == "other":
-        spoilt = whole.replace('"version":1', '"version":2').replace("finished", "crashed")
+        spoilt = whole.replace('"version":2', '"version":3').replace("finished", "crashed")
     if spoilt == "link":
         (tmp_path / "elsewhere").write_text(whole.replace("finished", "crashed"))
         file.unlink()
@@ -108,6 +109,31 @@ def test_a_summary_that_is_no_summary_is_not_believed(run, spoilt, tmp_path):
         file.write_text(spoilt)
     assert str(run.told()) == wanted
     assert listed(run.path.parent)[0]["state"] == "finished"
+
+
+SPOILT_ROWS = {
+    "another": ('"trainer":', '"id":"of another","trainer":'),
+    "more": ('"error":null}', '"error":null},{}'),
+    "markup": ('"trainer":"', '"trainer":"<b>'),
+    "nan": ('"fitness":null', '"fitness":NaN'),
+    "running": ('"ended":', '"ended":null,"beat":'),
+    "not ascii": ('"trainer":"', '"trainer":"\xe9'),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT_ROWS)
+def test_a_row_that_is_none_is_not_listed(run, kind):
+    file, (old, new) = run.path / "summary.json", SPOILT_ROWS[kind]
+    wanted, whole = listed(run.path.parent), file.read_text()
+    assert old in whole
+    file.write_text(whole.replace(old, new, 1))
+    assert listed(run.path.parent) == wanted
+
+
+def test_a_row_that_was_kept_is_that_of_the_store(run):
+    kept = listed(run.path.parent)
+    (run.path / "summary.json").unlink()
+    assert kept == listed(run.path.parent)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

@@ -7,11 +7,12 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epochal.dashboard.detail import events
-from epochal.dashboard.overview import OVER, Head, read_head, told
+from epochal.dashboard.overview import OVER, Head, read_head
 from epochal.dashboard.served import reading, signature
 from epochal.runs.curves import read_ranges
 from epochal.runs.schema import StoreError
 from epochal.runs.stored import StoredRun
+from epochal.runs.summary import told
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from epochal.callbacks.progress import bar
 from epochal.callbacks.summary_view import ASCII, BLOCKS, draw
-from epochal.dashboard.overview import OVER, Head, mode_of
+from epochal.dashboard.overview import OVER, Head
+from epochal.runs.summary import mode_of
 
 if TYPE_CHECKING:
     from rich.live import Live as RichLive

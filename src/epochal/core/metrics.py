@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import groupby
 from operator import add
 from typing import NamedTuple
 
@@ -271,14 +272,11 @@ class Metrics(Mapping[str, float]):
     def take_over(self) -> None:
         """Give the metrics what waits, each all of its values in one go."""
         waiting, self.waiting = self.waiting, []
-        columns: dict[str, list[Scalar]] = {}
-        places: dict[str, Where] = {}
-        for values, where in waiting:
-            for name, value in values.items():
-                columns.setdefault(name, []).append(value)
-                places[name] = where
-        for name, column in columns.items():
-            self.known[name].take(column, places[name], batch=True, validation=False)
+        for names, group in groupby(waiting, key=lambda one: tuple(one[0])):
+            rows, places = zip(*group, strict=True)
+            columns = zip(*(row.values() for row in rows), strict=True)
+            for name, column in zip(names, columns, strict=True):
+                self.known[name].take(column, places[-1], batch=True, validation=False)
 
     def begin_epoch(self) -> None:
         """Forget what belonged to the epoch before."""

@@ -6,12 +6,12 @@ from functools import partial
 from time import monotonic, time, time_ns
 from typing import Any, NamedTuple
 
-from epochal.dashboard.overview import OVER, run_row, unreadable_row
+from epochal.dashboard.overview import OVER, unreadable_row
 from epochal.dashboard.plain import as_json
 from epochal.dashboard.served import TROUBLE, Served, reading
 from epochal.runs.process import state_of
 from epochal.runs.stored import StoredRun
-from epochal.runs.summary import Signature, Summary, load, signature, summary_of
+from epochal.runs.summary import Signature, load_row, signature, summary_of
 
 OFTEN = 0.4  # seconds between looks at the folder, and at runs that train
 SELDOM = 0.8  # seconds between looks at runs that are over
@@ -82,8 +82,8 @@ class Listing:
         """Read runs; many without a summary on several threads: SQLite lets others work while it does."""
         read: dict[str, Entry | None] = {}
         for one, (run, now) in due.items():  # one after the other: a thousand at a time are a burden on the collector
-            known = load(run.file, now)
-            read[one] = None if known is None else self.entry(one, run, now, version, known)
+            known = load_row(run.file, now)
+            read[one] = None if known is None else Entry(self.named(one, run, known[0]), known[1], version, now, None)
         unknown = [one for one, entry in read.items() if entry is None]
 
         def entry(one: str) -> Entry | None:
@@ -104,9 +104,7 @@ class Listing:
         self.gone.pop(one, None)
         return not same
 
-    def entry(
-        self, id: str, run: StoredRun, now: Signature, version: int, known: Summary | None = None  # noqa: A002
-    ) -> Entry | None:  # fmt: skip
+    def entry(self, id: str, run: StoredRun, now: Signature, version: int) -> Entry | None:  # noqa: A002
         """Read a run for the list; what is wrong with it is said there, and the others are not touched by that.
 
         None for one that is being made at this moment.
@@ -114,16 +112,20 @@ class Listing:
         session: dict[str, Any] | None = None
         is_new = id not in self.entries and time_ns() - now[0] < YOUNG
         try:
-            told = known or summary_of(run.file, partial(reading, run))
-            row = run_row(told)
+            told = summary_of(run.file, partial(reading, run))
+            row = told.row()
             if row["state"] not in OVER:
                 session = told.session
         except TROUBLE as error:
             if is_new:
                 return None
             row, now = unreadable_row(str(error) or type(error).__name__, run.file), ()  # the next look tries again
-        named = {"id": id, "name": run.name, "path": self.served.path_of(run), **row}
-        return Entry(as_json(named), row["state"], version, now, session)
+        return Entry(self.named(id, run, as_json(row)), row["state"], version, now, session)
+
+    def named(self, id: str, run: StoredRun, row: str) -> str:  # noqa: A002
+        """Return the JSON of a run's row with its id, name and path."""
+        named = as_json({"id": id, "name": run.name, "path": self.served.path_of(run)})
+        return f"{named[:-1]},{row[1:]}"
 
     def as_json(self, since: int | None = None) -> str:
         """Return the list as JSON; ``since``: only what has changed behind that version, and what is gone."""

@@ -2,24 +2,16 @@
 
 import sqlite3
 from collections.abc import Mapping
-from functools import lru_cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from epochal.conditions.better import Mode, infer_mode
-from epochal.core.errors import ArgumentError
-from epochal.runs.curves import EPOCH
 from epochal.runs.process import state_of
 from epochal.runs.schema import rows
 from epochal.runs.stored import decoded
-from epochal.runs.summary import NEWEST, SYSTEM, Summary, newest_of, told
+from epochal.runs.summary import EXTREMES, SYSTEM, mode_of, newest_of
 
 OVER = ("finished", "stopped", "failed", "interrupted", "preempted", "crashed")
 NEWEST_SESSION = "FROM sessions ORDER BY id DESC LIMIT 1"
-TIME, STEP, EPOCH_NUMBER = map(NEWEST.index, ("time", "step", "epoch"))
-EXTREMES = ("low", "low_step", "high", "high_step", "value")
-extremes = itemgetter(*map(NEWEST.index, EXTREMES))
 BRIEFLY = "started, beat, ended, state, pid, host, process, about"  # columns that tell how a run is
 
 
@@ -61,35 +53,6 @@ def latest(newest: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(newest.values(), key=lambda row: (row["time"], row["step"]), default={"step": 0, "epoch": 0})
 
 
-def run_row(summary: Summary) -> dict[str, Any]:
-    """Return what the list says of a run, but for its id, name and path."""
-    session = summary.session or {}
-    about = session.get("about", {})
-    curves = summary.curves
-    last = max(curves.values(), key=lambda row: (row[TIME], row[STEP]), default=None)
-    fitness = summary.newest("fitness") if "fitness" in curves else None
-    return {
-        "trainer": about.get("trainer"),
-        "state": summary.state,
-        "started": summary.began,
-        "ended": session.get("ended"),
-        "beat": session.get("beat"),
-        "epoch": last[EPOCH_NUMBER] if last else 0,
-        "num_epochs": about.get("epochs"),
-        "step": last[STEP] if last else 0,
-        "fitness": fitness and fitness["value"],
-        "best_fitness": fitness and fitness["high"],
-        "best": {
-            name: {**dict(zip(EXTREMES, extremes(curves[name]), strict=True)), "mode": mode_of(name)}
-            for name in told(summary.scopes)
-        },
-        "spark": summary.spark,
-        "tags": summary.tags,
-        "control": bool(about.get("control")),
-        "error": None,
-    }
-
-
 def unreadable_row(why: str, file: Path) -> dict[str, Any]:
     """Return what the list says of a run that cannot be read."""
     nothing = ("trainer", "ended", "num_epochs", "fitness", "best_fitness")
@@ -111,16 +74,3 @@ def kind_of(name: str, row: Mapping[str, Any]) -> str:
 def best(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a curve's extremes, where they were, and which of them is the better one."""
     return {**{key: row[key] for key in EXTREMES}, "mode": mode_of(name)}
-
-
-@lru_cache(4096)
-def mode_of(name: str) -> Mode | None:
-    """Return which way a metric is good, None if its name does not tell.
-
-    >>> mode_of("val/loss"), mode_of("fitness"), mode_of("lr/0")
-    ('min', 'max', None)
-    """
-    try:
-        return infer_mode(name.removeprefix(EPOCH))
-    except ArgumentError:
-        return None

@@ -8,18 +8,22 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from stat import S_ISREG
 from time import time_ns
 from typing import Any, NamedTuple
 
+from epochal.conditions.better import Mode, infer_mode
+from epochal.core.errors import ArgumentError
 from epochal.core.log import log
 from epochal.runs.curves import EPOCH, curves, read_ranges, stretches_of
 from epochal.runs.points import Range
 from epochal.runs.process import state_of
 from epochal.runs.schema import StoreError, open_to_read, rows
 
-VERSION = 1
+VERSION = 2
 SYSTEM = "system/"  # before the names of what the machine does
 LARGEST = 64 << 20  # bytes of a summary that is read
 SETTLED = 10 * 10**9  # nanoseconds after which no write can leave a file with the time that it has
@@ -29,6 +33,14 @@ LIKELY = ("fitness", "val/loss", "epoch/train/loss", "train/loss")  # what says 
 SESSION = "started, beat, ended, state, pid, host, process"  # columns that tell a session's state
 ABOUT = ("trainer", "epochs", "control")  # what is kept of a session's environment
 NEWEST = ("series", "scope", "step", "epoch", "time", "value", "low", "low_step", "high", "high_step", "count")
+TIME, STEP, EPOCH_NUMBER = map(NEWEST.index, ("time", "step", "epoch"))
+EXTREMES = ("low", "low_step", "high", "high_step", "value")
+extremes = itemgetter(*map(NEWEST.index, EXTREMES))
+LISTED = {  # what a list of runs says of one
+    "trainer", "state", "started", "ended", "beat", "epoch", "num_epochs", "step", "fitness", "best_fitness", "best",
+    "spark", "tags", "control", "error",
+}  # fmt: skip
+MARKUP = "<>&"
 TROUBLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 Signature = tuple[int, ...]
@@ -61,6 +73,33 @@ class Summary(NamedTuple):
     def scopes(self) -> dict[str, str]:
         """The scope of each curve."""
         return {name: row[1] for name, row in self.curves.items()}
+
+    def row(self) -> dict[str, Any]:
+        """Return what a list of runs says of it, but for its id, name and path; the names are ``LISTED``."""
+        session = self.session or {}
+        about = session.get("about", {})
+        last = max(self.curves.values(), key=lambda row: (row[TIME], row[STEP]), default=None)
+        fitness = self.newest("fitness") if "fitness" in self.curves else None
+        return {
+            "trainer": about.get("trainer"),
+            "state": self.state,
+            "started": self.began,
+            "ended": session.get("ended"),
+            "beat": session.get("beat"),
+            "epoch": last[EPOCH_NUMBER] if last else 0,
+            "num_epochs": about.get("epochs"),
+            "step": last[STEP] if last else 0,
+            "fitness": fitness and fitness["value"],
+            "best_fitness": fitness and fitness["high"],
+            "best": {
+                name: {**dict(zip(EXTREMES, extremes(self.curves[name]), strict=True)), "mode": mode_of(name)}
+                for name in told(self.scopes)
+            },
+            "spark": self.spark,
+            "tags": self.tags,
+            "control": bool(about.get("control")),
+            "error": None,
+        }
 
     def reached(self, column: str) -> int:
         """Return the highest step, or epoch, that a newest value is of, -1 if there is none."""
@@ -139,14 +178,52 @@ def summary_file(file: Path) -> str:
 def load(file: Path, now: Signature) -> Summary | None:
     """Return the summary beside a store of this signature, None where there is none, or none that can be believed."""
     try:
-        told = json.loads(read_plainly(summary_file(file)))
-        if told["version"] != VERSION or tuple(told["of"]) != now:
+        head, _, rest = read_plainly(summary_file(file)).partition(b"\n")
+        if not head.startswith(begin(now)):
             return None
+        told = json.loads(rest)
         found = Summary(*(told[field] for field in Summary._fields))
         whole = {len(NEWEST)} >= set(map(len, found.curves.values())) and found.state
     except TROUBLE:
         return None
     return found if whole else None
+
+
+def load_row(file: Path, now: Signature) -> tuple[str, str] | None:
+    """Return what a list says of a run that is over, as the JSON that was kept, and its state; None as ``load`` does.
+
+    None also where it is not what every reader of JSON takes, or has a character that HTML has a meaning for.
+    """
+    try:
+        head = read_plainly(summary_file(file)).partition(b"\n")[0]
+        first = begin(now)
+        if not head.startswith(first):
+            return None
+        text = head[len(first) : -1].decode("ascii")
+        row = json.loads(text, parse_constant=refuse)
+        whole = (
+            not any(one in text for one in MARKUP)
+            and row.keys() == LISTED
+            and row["ended"] is not None
+            and isinstance(row["state"], str)
+        )
+    except TROUBLE:
+        return None
+    return (text, row["state"]) if whole else None
+
+
+def refuse(constant: str) -> None:
+    """Raise ValueError for NaN and infinities."""
+    raise ValueError(f"{constant} is no JSON")
+
+
+def begin(of: Signature) -> bytes:
+    """Return how the summary of a store begins.
+
+    >>> begin((1, 2, 0, 0))
+    b'{"version":2,"of":[1,2,0,0],"row":'
+    """
+    return f'{{"version":{VERSION},"of":[{",".join(map(str, of))}],"row":'.encode()
 
 
 def keep(file: Path, summary: Summary, of: Signature) -> None:
@@ -156,8 +233,8 @@ def keep(file: Path, summary: Summary, of: Signature) -> None:
     if signature(file) != of:
         return
     try:
-        text = json.dumps({"version": VERSION, "of": of, **summary._asdict()}, separators=(",", ":"))
-        write_pointer(Path(summary_file(file)), text)
+        row, whole = (json.dumps(one, separators=(",", ":")) for one in (summary.row(), summary._asdict()))
+        write_pointer(Path(summary_file(file)), f"{begin(of).decode()}{row}}}\n{whole}")
     except TROUBLE as error:
         log().debug("the summary of %s is not written: %s", file, error)
 
@@ -213,6 +290,19 @@ def told(scopes: Mapping[str, str]) -> list[str]:
         if names:
             return sorted(names, key=lambda name: (name.startswith(("lr/", EPOCH)), name == "seconds"))[:BESTS]
     return []
+
+
+@lru_cache(4096)
+def mode_of(name: str) -> Mode | None:
+    """Return which way a metric is good, None if its name does not tell.
+
+    >>> mode_of("val/loss"), mode_of("fitness"), mode_of("lr/0")
+    ('min', 'max', None)
+    """
+    try:
+        return infer_mode(name.removeprefix(EPOCH))
+    except ArgumentError:
+        return None
 
 
 def spark(connection: sqlite3.Connection, newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
