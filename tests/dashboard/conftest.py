@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.dashboard.browser import a_browser, chromium
+
 
 class Answer(NamedTuple):
     status: int
@@ -176,3 +178,17 @@ def client(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def own(serve: Callable[..., Client], runs: Path) -> Client:
     """A browser that was let in by a server of this test's own, over ``runs``."""
     return serve(runs)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the runs that a browser looks at."""
+    chromium()
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for all tests of a file."""
+    with a_browser() as found:
+        yield found

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard.browser import a_browser, a_page, chromium, nameless, open_run, overflow, served, training
+from tests.dashboard.browser import a_page, nameless, open_run, overflow, served, training
 
 pytest.importorskip("playwright")
 pytest.importorskip("torch")
@@ -16,13 +16,6 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for runs."""
-    chromium()
-    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +40,6 @@ def folder(place: Path, live: Any) -> Path:
 def link(folder: Path) -> Iterator[str]:
     """The server's link."""
     with served(folder) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One browser for all."""
-    with a_browser() as found:
         yield found
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.dashboard.browser import a_browser, a_page, chromium, nameless, open_run, served, training
+from tests.dashboard.browser import a_page, nameless, open_run, served, training
 
 pytest.importorskip("playwright")
 pytest.importorskip("torch")
@@ -22,25 +22,11 @@ STEP = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for runs."""
-    chromium()
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
 def live(place: Path) -> Iterator[subprocess.Popen[str]]:
     """A training of its own process."""
     arguments = ("--rich", "--epochs", "10000", "--batches", "30", "--pause", "0.02", "--patience", "9999")
     with training(place, "live", *arguments) as process:
         yield process
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One browser for all."""
-    with a_browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
