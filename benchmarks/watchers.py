@@ -4,16 +4,15 @@
     python benchmarks/watchers.py --count 200
 
 A process of its own trains in a `Loop` and logs 20 scalars in each step; another is `epochal dashboard`. A watcher does
-what a page with twenty charts does: it holds a stream open, and asks for what is new of the curves as often as the page
-does, each second or less often where many watch. All of them run on the training's own machine here, so that what is
-measured is more than they cost from elsewhere.
+what a page with twenty charts does: it holds a stream open, and asks for what is new of the curves when the stream says
+that it is time. All of them run on the training's own machine here, so that what is measured is more than they cost
+from elsewhere.
 """
 
 import argparse
 import base64
 import http.client
 import os
-import random
 import re
 import statistics
 import subprocess
@@ -111,9 +110,9 @@ class Server:
 class Watcher:
     """Watches the run, from a thread, until it is to leave."""
 
-    def __init__(self, server: Server, leave: threading.Event, count: int) -> None:
+    def __init__(self, server: Server, leave: threading.Event) -> None:
         self.server, self.leave = server, leave
-        self.pause = max(1.0, 0.08 * count)  # as the page has it
+        self.asked = threading.Event()
         self.bytes, self.step = 0, 0
         self.threads = [threading.Thread(target=one, daemon=True) for one in (self.listen, self.look)]
         for thread in self.threads:
@@ -125,19 +124,22 @@ class Watcher:
             while not self.leave.is_set():
                 line = stream.readline()
                 self.bytes += len(line)
-                if found := re.search(rb'"step":(\d+)', line):
+                if b'"ask":true' in line and (found := re.search(rb'"step":(\d+)', line)):
                     self.step = int(found[1])
+                    self.asked.set()
+        self.asked.set()
 
     def look(self) -> None:
-        """Ask now and then for what is new of the charts' curves, on one connection, as browsers do."""
+        """Ask for what is new of the charts' curves when it is time, on one connection, as browsers do."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-        self.leave.wait(random.uniform(0, self.pause))
-        begin = self.step  # what was before was read when the page was opened
-        while not self.leave.wait(self.pause):
-            query = urlencode([pair for name in CURVES for pair in (("name", name), ("begin", begin))])
+        begin = 0
+        while self.asked.wait(60) and not self.leave.is_set():
+            self.asked.clear()
+            end = self.step
+            query = urlencode([pair for name in CURVES for pair in (("name", name), ("begin", begin), ("end", end))])
             connection.request("GET", f"/api/runs/{self.server.run}/curves?{query}", headers=self.server.headers)
-            begin = self.step
             self.bytes += len(connection.getresponse().read())
+            begin = end
         connection.close()
 
 
@@ -152,7 +154,7 @@ def begun(folder: Path) -> bool:
 def turn(server: Server, watchers: int, seconds: float) -> Turn:
     """Let so many watch for a while."""
     leave = threading.Event()
-    watching = [Watcher(server, leave, watchers) for _ in range(watchers)]
+    watching = [Watcher(server, leave) for _ in range(watchers)]
     time.sleep(SETTLE)
     begin, before = time.time(), server.used()
     time.sleep(seconds)

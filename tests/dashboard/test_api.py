@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import time
 import uuid
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -125,16 +126,29 @@ def test_packed_numbers_are_those_of_the_json(client):
 
 
 def test_what_is_new_of_several_curves_comes_in_one_answer(client, recorded):
-    found = client.get(f"{ONE}/curves?name=val/loss&begin=60&name=no+more&begin=0&name=train/loss&begin=99").json[
-        "curves"
-    ]
+    asked = (("val/loss", 60, 200), ("no more", 0, 1), ("train/loss", 98, 99))
+    query = urlencode([pair for one in asked for pair in zip(("name", "begin", "end"), one, strict=True)])
+    found = client.get(f"{ONE}/curves?{query}").json["curves"]
     run = epochal.runs.open(recorded)["digits"]
     assert [one and (one["name"], unpacked(one)[0], one["count"]) for one in found] == [
-        ("val/loss", [75, 100], 4), None, ("train/loss", [99], 100),
+        ("val/loss", [75, 100], 4), None, ("train/loss", [98, 99], 100),
     ]  # fmt: skip
-    assert unpacked(found[2])[2] == list(run.metric("train/loss").value[-1:])
-    for query in ("", "name=val/loss", "name=val/loss&begin=-1", "&".join(["name=a&begin=0"] * 65)):
+    curve = run.metric("train/loss")
+    assert unpacked(found[2])[2] == [one for step, one in zip(curve.step, curve.value, strict=True) if 98 <= step <= 99]
+    bad = ("", "name=val/loss&begin=0", "name=val/loss&begin=-1&end=1", "&".join(["name=a&begin=0&end=1"] * 65))
+    for query in bad:
         assert client.get(f"{ONE}/curves?{query}").status == 400
+
+
+def test_what_is_new_comes_as_coarse_as_the_whole_curve(client, recorded):
+    curve = epochal.runs.open(recorded)["digits"].metric("train/loss")
+    for most, begin, few in ((10, 40, 4), (10, 99, 1), (50, 40, 30), (100, 40, 60), (2000, 40, 60)):
+        (found,) = client.get(f"{ONE}/curves?name=train/loss&begin={begin}&end=99&most={most}").json["curves"]
+        steps, _, lows, highs = unpacked(found)
+        values = [value for step, value in zip(curve.step, curve.value, strict=True) if step >= begin]
+        assert len(steps) == few
+        assert (steps[0], min(lows), max(highs)) == (begin, min(values), max(values))
+        assert (found["count"], found["last"]) == (100, 99)
 
 
 def test_each_rank_that_keeps_a_file_can_be_looked_at(own, runs):

@@ -24,7 +24,7 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Any:
     except PageError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("logic")
-    names = ("columns", "ansi", "axis", "format", "runs_columns", "paint", "live_curve")
+    names = ("columns", "ansi", "axis", "format", "runs_columns", "paint", "live_curve", "news")
     text = "".join(f'export * as {name} from "{(PAGE / "src" / name).as_posix()}.ts";\n' for name in names)
     (folder / "all.ts").write_text(text)
     bundled = ["--bundle", "--format=esm", f"--outfile={folder / 'all.mjs'}", "--log-level=error"]
@@ -137,12 +137,13 @@ def test_a_curve_that_grows_misses_nothing_however_late_answers_are(evaluate, se
         let asked = 0;
         globalThis.fetch = async (url) => {
             asked += 1;
-            const begin = Number(new URL(url, "http://own").searchParams.get("begin") ?? 0);
-            const count = store.length;
+            const asked_for = (name, other) => Number(new URL(url, "http://own").searchParams.get(name) ?? other);
+            const [begin, end] = [asked_for("begin", 0), asked_for("end", Infinity)];
             await sleep(random() * 10);
-            const step = store.filter((one) => one >= begin);
+            const count = store.length;
+            const step = store.filter((one) => begin <= one && one <= end);
             const points = btoa(String.fromCharCode(...new Uint8Array(new Float64Array([step, step, step, step].flat()).buffer)));
-            const data = { name: "loss", level: 0, count, points };
+            const data = { name: "loss", level: 0, count, last: step.at(-1) ?? begin - 1, points };
             await sleep(random() * 30);
             return { ok: true, json: async () => (url.includes("/curves") ? { curves: [data] } : data) };
         };
@@ -153,8 +154,12 @@ def test_a_curve_that_grows_misses_nothing_however_late_answers_are(evaluate, se
             store.push(step);
             if (random() < 0.3 || step === 499) curve.pulse([step, step, step, store.length]);
             if (random() < 0.3) await sleep(1);
+            if (random() < 0.1) void page.news.newsOf("run").ask();
         }
-        for (let wait = 0; wait < 100 && !(curve.complete && curve.points.step.at(-1) === 499); wait += 1) await sleep(20);
+        for (let wait = 0; wait < 100 && !(curve.complete && curve.points.step.at(-1) === 499); wait += 1) {
+            await sleep(20);
+            void page.news.newsOf("run").ask();
+        }
         return [curve.points.step, curve.complete, asked];
         """,
         seed=seed,

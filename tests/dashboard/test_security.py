@@ -14,7 +14,7 @@ import pytest
 from tests.dashboard.conftest import read_answer
 
 ROUTES = ["/", "/static/app.js", "/api/runs", "/api/runs/ZGlnaXRz", "/api/runs/ZGlnaXRz/curve?name=val/loss",
-          "/api/runs/ZGlnaXRz/curves?name=val/loss&begin=0", "/api/runs/ZGlnaXRz.1",
+          "/api/runs/ZGlnaXRz/curves?name=val/loss&begin=0&end=9", "/api/runs/ZGlnaXRz.1",
           "/api/runs/ZGlnaXRz/export.csv", "/api/runs/ZGlnaXRz/media/1", "/api/stream", "/nowhere"]  # fmt: skip
 NOTE = "/api/runs/ZGlnaXRz/notes"
 

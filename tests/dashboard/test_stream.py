@@ -220,6 +220,31 @@ def test_fifty_watchers_cost_one_look(serve, runs, monkeypatch):
     assert len(looks) == before
 
 
+def test_all_who_watch_are_told_to_ask_at_once_and_one_read_answers_them(own, runs, monkeypatch):
+    from epochal.dashboard import api
+
+    reads = []
+    read = api.detail.together
+    monkeypatch.setattr(api.detail, "together", lambda *given: reads.append(1) or read(*given))
+    with Stream(own, own.id()) as first, Stream(own, own.id()) as second:
+        for stream in (first, second):
+            stream.until("run", lambda told: told["ask"])
+        step_on(runs)
+        for stream in (first, second):
+            assert (
+                stream.until("run", lambda told: told["ask"])["step"] == 101
+            )  # a second later, without another change
+        query = f"/api/runs/{own.id()}/curves?name=train/loss&begin=50&end=101"
+        answers = {own.get(query).body for _ in range(5)}
+        assert len(answers) == len(reads) == 1
+        for _ in range(2):
+            own.get(query.replace("101", "102"))  # it may grow: nobody else shall have this answer
+        assert len(reads) == 3
+        change(runs, "INSERT INTO attempts VALUES (2, 1, 0, 60, 2)")
+        first.next("run")
+        assert own.get(query).body not in answers
+
+
 def test_a_watcher_that_reads_nothing_holds_up_no_other(own, runs):
     idle = [Stream(own, own.id()) for _ in range(5)]
     with Stream(own, own.id()) as stream:

@@ -46,7 +46,8 @@ def finite(values):
 def test_buckets_are_what_brute_force_finds(values):
     points = points_of(values)
     fine = ranges(points)
-    for level, many in ((fine, BUCKET), (coarser(fine), BUCKET**2), (coarser(fine, 3), 3 * BUCKET)):
+    levels = (fine, BUCKET), (ranges(points, 3), 3), (coarser(fine), BUCKET**2), (coarser(fine, 3), 3 * BUCKET)
+    for level, many in levels:
         assert len(level) == math.ceil(len(values) / many)
         for number, bucket in enumerate(level):
             inside = finite(values[number * many : (number + 1) * many])

@@ -18,9 +18,9 @@ from epochal.core.errors import EpochalError
 from epochal.dashboard import detail
 from epochal.dashboard.auth import Access, answer
 from epochal.dashboard.changes import change_tags, read_change, send_command, write_note
-from epochal.dashboard.listing import Listing
-from epochal.dashboard.plain import Refused
+from epochal.dashboard.plain import Refused, as_json
 from epochal.dashboard.served import TROUBLE, Served, rank_of, ranks, reading
+from epochal.dashboard.stream import Streams
 from epochal.runs.schema import StoreError
 from epochal.runs.stored import StoredRun
 
@@ -33,8 +33,8 @@ TOGETHER = 64  # curves of one answer
 class Api:
     """Answers from the files of a served folder; whether their trainings live does not matter."""
 
-    def __init__(self, listing: Listing, access: Access) -> None:
-        self.listing, self.access = listing, access
+    def __init__(self, streams: Streams, access: Access) -> None:
+        self.streams, self.listing, self.access = streams, streams.listing, access
 
     @property
     def served(self) -> Served:
@@ -83,13 +83,27 @@ class Api:
         return self.read(request, lambda run, connection: form(detail.points(run, connection, name, window, attempt)))
 
     def curves(self, request: Request) -> Response:
-        """What is new of several curves, each behind its own step, in the order of the question."""
-        names, begins = (request.query_params.getlist(one) for one in ("name", "begin"))
-        if not 0 < len(names) <= TOGETHER or len(begins) != len(names):
-            raise Refused(400, f"name and begin, in turn, for 1 to {TOGETHER} curves")
+        """What is new of several curves, each between its own two steps, in the order of the question.
+
+        ``most``: as how many ranges the whole of a curve would be answered; what is new of it comes as coarse.
+        """
+        names, begins, ends = (request.query_params.getlist(one) for one in ("name", "begin", "end"))
+        if not 0 < len(names) <= TOGETHER or {len(begins), len(ends)} != {len(names)}:
+            raise Refused(400, f"name, begin and end, in turn, for 1 to {TOGETHER} curves")
         most = number(request, "most", 2000, 1, MOST)
-        wanted = [(name, whole("begin", begin)) for name, begin in zip(names, begins, strict=True)]
-        return self.read(request, lambda run, connection: {"curves": detail.together(run, connection, wanted, most)})
+        windows = [
+            detail.Window(whole("begin", begin), whole("end", end), most, whole=True)
+            for begin, end in zip(begins, ends, strict=True)
+        ]
+
+        def make() -> bytes:
+            found = self.found(request, lambda run, connection: detail.together(run, connection, names, windows))
+            return as_json({"curves": found}).encode()
+
+        watch = self.streams.runs.get(request.path_params["id"])
+        upto = max(one.end for one in windows)
+        body = make() if watch is None else watch.answer(request.url.query, upto, make)
+        return Response(body, media_type="application/json")
 
     def events(self, request: Request) -> Response:
         """What happened."""

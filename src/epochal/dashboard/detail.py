@@ -133,11 +133,12 @@ def commands(head: Head, state: str, *, read_only: bool, rank: int = 0) -> list[
 
 
 class Window(NamedTuple):
-    """The steps that are looked at, both ends included, and as how many ranges at most."""
+    """The steps that are looked at, both ends included, and as how many ranges at most: they, or ``whole`` curves."""
 
     begin: int = 0
     end: int = LAST
     most: int = 2000
+    whole: bool = False
 
 
 def points(
@@ -149,25 +150,24 @@ def points(
 
 
 def together(
-    run: StoredRun, connection: sqlite3.Connection, wanted: Sequence[tuple[str, int]], most: int
+    run: StoredRun, connection: sqlite3.Connection, names: Sequence[str], windows: Sequence[Window]
 ) -> list[dict[str, Any] | None]:
-    """Return curves, packed, each from a step on; None for one that the run does not have."""
+    """Return curves, packed, each between its own steps; None for one that the run does not have."""
     known, stretches = run.named(connection), run.stretches(connection)
     return [
-        pack({"name": name, **columns(connection, known[name], stretches, Window(begin, most=most))})
-        if name in known
-        else None
-        for name, begin in wanted
+        pack({"name": name, **columns(connection, known[name], stretches, window)}) if name in known else None
+        for name, window in zip(names, windows, strict=True)
     ]
 
 
 def columns(
     connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch], window: Window
 ) -> dict[str, Any]:
-    """Return a series between two steps as columns, and how many points it has in all."""
-    begin, end, most = window
-    count = connection.execute("SELECT count FROM newest WHERE series = ?", (series,)).fetchone()  # before the points
-    found = read_ranges(connection, series, stretches, most=most, begin=begin, end=end)
+    """Return a series between two steps as columns, and how many points it has in all, up to which step."""
+    begin, end, most, whole = window
+    newest = connection.execute("SELECT count, step FROM newest WHERE series = ?", (series,)).fetchone()
+    count, last = newest or (0, -1)
+    found = read_ranges(connection, series, stretches, most=most, begin=begin, end=end, of=count if whole else None)
     low, high = [one.low for one in found], [one.high for one in found]
     return {
         "step": [one.step for one in found],
@@ -175,7 +175,8 @@ def columns(
         "low": low,
         "high": high,
         "level": 0 if low == high else level_of(connection, series, stretches, len(found), window),
-        "count": count[0] if count else 0,
+        "count": count,
+        "last": last,
     }
 
 
@@ -186,7 +187,7 @@ def pack(curve: Mapping[str, Any]) -> dict[str, Any]:
         for column in columns:
             column.byteswap()
     points = b64encode(b"".join(column.tobytes() for column in columns)).decode()
-    return {"name": curve["name"], "level": curve["level"], "count": curve["count"], "points": points}
+    return {**{key: curve[key] for key in ("name", "level", "count", "last")}, "points": points}
 
 
 def level_of(

@@ -169,7 +169,7 @@ class Dashboard:
         """Return the application with its guard."""
         routes = [
             *self.page.routes(),
-            *Api(self.streams.listing, self.access).routes(),
+            *Api(self.streams, self.access).routes(),
             Route("/api/stream", self.streams.answer),
         ]
         return Guard(Router(routes, redirect_slashes=False, default=nothing), self.access)

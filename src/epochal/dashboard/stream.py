@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import aclosing, contextmanager
-from typing import Any
+from time import monotonic
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -14,16 +14,20 @@ from epochal.dashboard.listing import OFTEN, Listing
 from epochal.dashboard.overview import BRIEFLY, Head, read_head
 from epochal.dashboard.plain import Refused, as_json
 from epochal.dashboard.served import TROUBLE, Served, reading, signature
+from epochal.dashboard.shared import Shared
 
 LOOK = 0.1  # seconds between looks at a run that is watched
 CHECK = 10  # looks after which also a run whose file stays as it is may have died
 SLOWEST = 0.5  # seconds between them, where many watch it
 HEARTBEAT = 5.0  # seconds after which a line says that the connection lives
+TURN = 1.0  # seconds at least between two times that those who watch a run ask for what is new of its curves
+EACH = 0.04  # seconds at least for each of them
 MOST_RUNS = 64  # runs that one page watches
 MOST_STREAMS = 256
 COUNTERS = """SELECT (SELECT coalesce(max(id), 0) FROM events),
     (SELECT coalesce(max(coalesce(answered, asked)), 0) FROM commands), (SELECT coalesce(max(id), 0) FROM media),
-    (SELECT coalesce(max(id), 0) FROM console), (SELECT coalesce(max(id), 0) FROM notes)"""
+    (SELECT coalesce(max(id), 0) FROM console), (SELECT coalesce(max(id), 0) FROM notes),
+    (SELECT coalesce(max(id), 0) FROM attempts)"""
 
 
 class Watch:
@@ -84,43 +88,63 @@ class RunWatch(Watch):
         super().__init__()
         self.id, self.run = id, served.run(id)
         self.head: Head | None = None
-        self.counters: tuple[Any, ...] = (0, 0, 0, 0, 0)
+        self.counters: tuple[int, ...] = (0,) * 6
+        self.shared = Shared()  # answers about steps that no later attempt has repeated
         self.state = ""
         self.seen: tuple[int, ...] | None = ()
         self.looks = 0
         self.changed: dict[str, int] = {}  # the version with which a curve's newest value came
+        self.behind = False  # there are points that nobody was told to ask for
+        self.next_turn = 0.0
+        self.turn = 0  # the version with which all were told to ask: at once, so that they ask for the same
 
     def look(self) -> bool:
         """Read the run if its file has changed, and see whether it has died."""
         self.looks += 1
         now, before = signature(self.run.file), self.state
         is_new = now != self.seen
+        is_turn = self.is_turn(is_new)
         if not is_new and self.looks % CHECK:
-            return False
+            return is_turn
         try:
             if is_new:
                 with reading(self.run) as connection:
-                    self.take(read_head(connection, BRIEFLY))
-                    self.counters = connection.execute(COUNTERS).fetchone()
+                    self.take(read_head(connection, BRIEFLY), connection.execute(COUNTERS).fetchone())
             self.state = self.head.state if self.head else self.state
         except TROUBLE:
             self.state, self.seen = "unreadable" if now else "gone", ()
             return self.state != before
         self.seen = now
-        return is_new or self.state != before
+        return is_new or is_turn or self.state != before
 
-    def take(self, head: Head) -> None:
-        """Note which curves have something new."""
+    def is_turn(self, is_new: bool) -> bool:
+        """Say whether those who watch are to ask now for what is new."""
+        now = monotonic()
+        self.behind |= is_new
+        if not self.behind or now < self.next_turn:
+            return False
+        self.behind, self.turn = False, self.version + 1
+        self.next_turn = now + max(TURN, EACH * len(self.bells))
+        return True
+
+    def answer(self, question: str, upto: int, make: Callable[[], bytes]) -> bytes:
+        """Return the answer to a question about steps up to one, made once for all who watch where that is behind."""
+        return self.shared.answer(question, make) if self.head and upto <= self.head.step else make()
+
+    def take(self, head: Head, counters: tuple[int, ...]) -> None:
+        """Note which curves have something new, and whether an attempt has begun that repeats steps."""
+        if counters[-1] != self.counters[-1]:
+            self.shared = Shared()
         old = self.head.newest if self.head else {}
         for name, row in head.newest.items():
             if name not in old or old[name]["count"] != row["count"] or old[name]["time"] != row["time"]:
                 self.changed[name] = self.version + 1
-        self.head = head
+        self.head, self.counters = head, counters
 
     def message(self, since: int) -> str:
         """Return how the run is, and the newest values of the curves that have changed."""
         newest = self.head.newest if self.head else {}
-        events, audit, media, console, notes = self.counters
+        events, audit, media, console, notes, _ = self.counters
         told = {
             "id": self.id, "state": self.state, "step": self.head.step if self.head else 0,
             "epoch": self.head.epoch if self.head else 0,
@@ -129,7 +153,7 @@ class RunWatch(Watch):
                 for name, row in newest.items() if self.changed.get(name, 0) > since
             },
             "events": events, "audit": audit, "media": media, "console": console, "notes": notes,
-            "watchers": len(self.bells),
+            "ask": self.turn > since,
         }  # fmt: skip
         return f"event: run\ndata: {as_json(told)}\n\n"
 

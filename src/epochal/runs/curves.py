@@ -89,10 +89,12 @@ def read_ranges(
     most: int = 2000,
     begin: int = 0,
     end: int | None = None,
+    of: int | None = None,
 ) -> list[Range]:
     """Return a curve between two steps as at most ``most`` ranges: of single points where they are that few.
 
-    At most some ``8 * most`` buckets are read, whatever the length of the curve.
+    ``of``: they are a part of so many points, which as a whole would be at most ``most`` ranges. At most some
+    ``8 * most`` buckets are read, whatever the length of the curve.
     """
     last = End(LAST if end is None else end)
     heads = [
@@ -101,10 +103,25 @@ def read_ranges(
         for head in heads_of(connection, series, one._replace(end=min(one.end, last)), begin)
     ]
     level, count = 0, sum(head.size for head in heads)
+    if of is not None and of > most:
+        most = -(-most * count // of) or 1
     while level < LEVELS and count > SPARE * most:
         level, count = level + 1, count // BUCKET
+    if level == 0:
+        return of_points(connection, heads, most)
     buckets = [bucket for head in heads for bucket in of_chunk(connection, head, level)]
     return coarser(buckets, -(-len(buckets) // most)) if len(buckets) > most else buckets
+
+
+def of_points(connection: sqlite3.Connection, heads: Sequence[ChunkHead], most: int) -> list[Range]:
+    """Return the points of chunks as at most so many ranges: one of each, whatever its value, where they are so few."""
+    query = "SELECT points FROM chunks WHERE rowid = ?"
+    points = Points()
+    for head in heads:
+        points.extend(head.wanted or decode(connection.execute(query, (head.rowid,)).fetchone()[0]))
+    if len(points) > most:
+        return ranges(points, -(-len(points) // most))
+    return list(map(Range, points.steps, points.times, points.values, points.values))
 
 
 def heads_of(connection: sqlite3.Connection, series: int, stretch: Stretch, begin: int) -> list[ChunkHead]:
@@ -128,19 +145,17 @@ def heads_of(connection: sqlite3.Connection, series: int, stretch: Stretch, begi
 
 
 def of_chunk(connection: sqlite3.Connection, head: ChunkHead, level: int) -> list[Range]:
-    """Return a chunk's buckets of a level: 0 its points, 1 and 2 of 16 and 256 points, 3 the whole of it."""
+    """Return a chunk's buckets of a level: 1 and 2 of 16 and 256 points, 3 the whole of it."""
     points = head.wanted
     if points is None and level == LEVELS:
         return [Range(head.first_step, head.first_time, nan_if_none(head.low), nan_if_none(head.high))]
     if points is None:
-        column = ("points", "ranges1", "ranges2")[level]
+        column = ("ranges1", "ranges2")[level - 1]
         query = f"SELECT {column}, CASE WHEN {column} IS NULL THEN points END FROM chunks WHERE rowid = ?"
         data, instead = connection.execute(query, (head.rowid,)).fetchone()
-        if level and data is not None:
+        if data is not None:
             return decode_ranges(data)
-        points = decode(data or instead)  # an open chunk has no ranges yet
-    if level == 0:
-        return [Range(*one) for one in zip(points.steps, points.times, points.values, points.values, strict=True)]
+        points = decode(instead)  # an open chunk has no ranges yet
     buckets = ranges(points)
     for _ in range(level - 1):
         buckets = coarser(buckets)

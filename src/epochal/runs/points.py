@@ -95,8 +95,8 @@ def decode(data: bytes) -> Points:
     return points
 
 
-def ranges(points: Points) -> list[Range]:
-    """Return the buckets of ``BUCKET`` points each, the last perhaps smaller.
+def ranges(points: Points, many: int = BUCKET) -> list[Range]:
+    """Return the buckets of ``many`` points each, the last perhaps smaller.
 
     >>> points = Points()
     >>> for step in range(20):
@@ -104,17 +104,7 @@ def ranges(points: Points) -> list[Range]:
     >>> ranges(points)
     [Range(step=0, time=0.0, low=-15.0, high=0.0), Range(step=16, time=0.0, low=-19.0, high=-16.0)]
     """
-    steps, times, values = points.steps, points.times, points.values
-    if isfinite(sum(values)):  # then each of them is
-        whole = len(values) // BUCKET * BUCKET
-        columns = [values[place:whole:BUCKET] for place in range(BUCKET)]
-        lows, highs = list(map(min, *columns)), list(map(max, *columns))
-        found = list(map(Range, steps[:whole:BUCKET], times[:whole:BUCKET], lows, highs))
-        rest = range(whole, len(points), BUCKET)
-    else:
-        found, rest = [], range(0, len(points), BUCKET)
-    found += [Range(steps[begin], times[begin], *extremes(values[begin : begin + BUCKET])) for begin in rest]
-    return found
+    return _grouped(points.steps, points.times, points.values, points.values, many)
 
 
 def coarser(finer: Sequence[Range], many: int = BUCKET) -> list[Range]:
@@ -123,12 +113,25 @@ def coarser(finer: Sequence[Range], many: int = BUCKET) -> list[Range]:
     >>> len(coarser([Range(0, 0.0, 1.0, 2.0)] * 17))
     2
     """
-    found: list[Range] = []
-    for begin in range(0, len(finer), many):
-        group = finer[begin : begin + many]
-        low, _ = extremes([one.low for one in group])
-        _, high = extremes([one.high for one in group])
-        found.append(Range(group[0].step, group[0].time, low, high))
+    if not finer:
+        return []
+    steps, times, lows, highs = zip(*finer, strict=True)
+    return _grouped(steps, times, lows, highs, many)
+
+
+def _grouped(
+    steps: Sequence[int], times: Sequence[float], lows: Sequence[float], highs: Sequence[float], many: int
+) -> list[Range]:
+    """Return the buckets of ``many`` each of what these columns hold."""
+    whole = 0
+    if many > 1 and isfinite(sum(lows)) and isfinite(sum(highs)):  # then each of them is
+        whole = len(lows) // many * many
+    low = map(min, *(lows[place:whole:many] for place in range(many)))
+    high = map(max, *(highs[place:whole:many] for place in range(many)))
+    found = list(map(Range, steps[:whole:many], times[:whole:many], low, high)) if whole else []
+    for begin in range(whole, len(steps), many):
+        end = begin + many
+        found.append(Range(steps[begin], times[begin], extremes(lows[begin:end])[0], extremes(highs[begin:end])[1]))
     return found
 
 

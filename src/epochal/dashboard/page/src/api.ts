@@ -63,8 +63,8 @@ export const api = {
   run: (id: string) => get<RunPage>(run(id)),
   curve: async (id: string, name: string, query: { most?: number; begin?: number; end?: number; attempt?: number } = {}) =>
     unpacked(await get<Packed>(`${run(id)}/curve`, { name, packed: 1, ...query })),
-  curves: async (id: string, wanted: { name: string; begin: number }[]) => {
-    const query = wanted.flatMap(({ name, begin }) => [["name", name], ["begin", String(begin)]]);
+  curves: async (id: string, wanted: { name: string; begin: number; end: number }[]) => {
+    const query = wanted.flatMap(({ name, begin, end }) => [["name", name], ["begin", String(begin)], ["end", String(end)]]);
     const found = await get<{ curves: (Packed | null)[] }>(`${run(id)}/curves?${new URLSearchParams(query)}`);
     return found.curves.map((curve) => curve && unpacked(curve));
   },

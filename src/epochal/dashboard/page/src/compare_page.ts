@@ -131,8 +131,8 @@ export class CompareView implements View {
   }
 
   private pulse(pulse: Pulse): void {
-    newsOf(pulse.id).watchers = pulse.watchers;
     this.grid.pulse(pulse);
+    if (pulse.ask) void newsOf(pulse.id).ask();
     const run = this.runs.find((one) => one.id === pulse.id);
     const known = new Set(run?.curves.map((head) => head.name));
     if (run?.state !== pulse.state || Object.keys(pulse.newest).some((name) => !known.has(name))) this.reload();

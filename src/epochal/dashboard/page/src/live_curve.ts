@@ -1,7 +1,7 @@
 /** One curve of one run as it grows: loaded once, then only its end is asked for, and only where points are missing. */
 
 import { api } from "./api.js";
-import { add, columns, cut, none, type Columns } from "./columns.js";
+import { add, columns, cut, none, place, type Columns } from "./columns.js";
 import { newsOf } from "./news.js";
 import { inTurn } from "./queue.js";
 import type { CurveData, Newest } from "./types.js";
@@ -18,6 +18,7 @@ export class LiveCurve {
   points: Columns = none();
   alive = false; // somebody sees it
   private sure = 0; // points in front of which none is missing; those behind came ahead of the others, with the stream
+  private last = 0; // their last step, to which the store may have added more
   private count = 0; // points that the store has of those, ranges counted by what is in them
   private told: Newest | null = null;
   private loaded = false;
@@ -41,6 +42,7 @@ export class LiveCurve {
     if (turn !== this.turn) return;
     this.points = none();
     this.sure = 0;
+    this.last = 0;
     this.loaded = true;
     this.take(data);
   }
@@ -59,7 +61,7 @@ export class LiveCurve {
   private follow([step, time, value, count]: Newest): void {
     const missing = !this.complete || count > this.count + 1;
     if (step > (this.points.step.at(-1) ?? -1)) add(this.points, { step: [step], time: [time], low: [value], high: [value] });
-    if (!missing) [this.sure, this.count] = [this.points.step.length, Math.max(count, this.count)];
+    if (!missing) [this.sure, this.last, this.count] = [this.points.step.length, step, Math.max(count, this.count)];
     else if (this.points.step.length > 2 * MOST) this.again();
     else newsOf(this.id).want(this);
   }
@@ -69,17 +71,19 @@ export class LiveCurve {
     void this.load().catch(() => (this.loaded = true)); // the server is away: the next value tries again
   }
 
-  /** The step from which on its points are wanted, and how to take them. */
-  ask(): { begin: number; take: (data: CurveData | null) => void } {
+  /** Between which steps its points are wanted, and how to take them; all pages were told the same, and ask the same. */
+  ask(): { begin: number; end: number; take: (data: CurveData | null) => void } {
     const turn = (this.turn += 1);
-    const begin = (this.points.step[this.sure - 1] ?? -1) + 1;
-    return { begin, take: (data) => void (turn === this.turn && data && this.take(data)) };
+    const [last = 0, , , count = 0] = this.told ?? [];
+    const take = (data: CurveData | null): void => void (turn === this.turn && data && this.take({ ...data, last, count }));
+    return { begin: this.last, end: last, take };
   }
 
   private take(data: CurveData): void {
-    cut(this.points, this.sure);
+    cut(this.points, place(this.points.step, this.last - 1) + 1);
     add(this.points, columns(data));
     this.sure = this.points.step.length;
+    this.last = Math.max(data.last, 0);
     this.count = data.count;
     if (this.told && this.told[3] > data.count) this.follow(this.told); // told while the answer was on its way
     this.changed();

@@ -1,38 +1,39 @@
-/** What is new of a run's curves, asked for together: twenty charts are one request a second. */
+/** What is new of a run's curves, asked for together when the server says so, which it says to all pages at once. */
 
 import { api } from "./api.js";
 import type { LiveCurve } from "./live_curve.js";
-import { throttled } from "./throttled.js";
 
-const PAUSE = 1000; // milliseconds between two requests
-const EACH = 80; // at least, for each page that watches the run: the server is not asked more often, however many they are
-const MOST = 40; // curves of one
+const MOST = 40; // curves of one request
 
 class News {
   private readonly due = new Set<LiveCurve>();
-  private readonly go = throttled(() => this.ask(), () => Math.max(PAUSE, EACH * this.watchers));
-  watchers = 1;
+  private busy = false;
 
   constructor(private readonly id: string) {}
 
   want(curve: LiveCurve): void {
     this.due.add(curve);
-    this.go();
   }
 
-  private async ask(): Promise<void> {
+  /** Ask, unless an answer is still awaited: then the next time. */
+  async ask(): Promise<void> {
+    if (this.busy) return;
     const curves = [...this.due].filter((curve) => curve.alive);
-    const now = curves.slice(0, MOST);
     this.due.clear();
-    curves.slice(MOST).forEach((curve) => this.want(curve));
-    if (now.length === 0) return;
-    const asked = now.map((curve) => ({ name: curve.name, ...curve.ask() }));
+    this.busy = true;
     try {
-      const found = await api.curves(this.id, asked);
-      asked.forEach(({ take }, at) => take(found[at] ?? null));
+      for (let at = 0; at < curves.length; at += MOST) await this.fetch(curves.slice(at, at + MOST));
     } catch {
       // the server is away: the stream says so, and the next value tries again
+    } finally {
+      this.busy = false;
     }
+  }
+
+  private async fetch(curves: LiveCurve[]): Promise<void> {
+    const asked = curves.map((curve) => ({ name: curve.name, ...curve.ask() }));
+    const found = await api.curves(this.id, asked);
+    asked.forEach(({ take }, at) => take(found[at] ?? null));
   }
 }
 

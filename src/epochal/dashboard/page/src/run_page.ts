@@ -219,8 +219,8 @@ export class RunView implements View {
   private pulse(pulse: Pulse): void {
     const { run } = this;
     if (!run || pulse.id !== this.id) return;
-    newsOf(pulse.id).watchers = pulse.watchers;
     for (const grid of this.grids.values()) grid.pulse(pulse);
+    if (pulse.ask) void newsOf(pulse.id).ask();
     const known = new Set(run.curves.map((head) => head.name));
     const epoch = run.epochs.at(-1)?.epoch ?? -1;
     const changed = pulse.state !== run.state;

@@ -144,7 +144,8 @@ export interface CurveData {
   low: (number | null)[];
   high: (number | null)[];
   level: number;
-  count: number; // points of the whole curve, told before it was read
+  count: number; // points of the whole curve
+  last: number; // their last step
 }
 
 /** A curve whose columns are base64 of doubles, one behind the other. */
@@ -152,6 +153,7 @@ export interface Packed {
   name: string;
   level: number;
   count: number;
+  last: number;
   points: string;
 }
 
@@ -223,5 +225,5 @@ export interface Pulse {
   media: number;
   console: number;
   notes: number;
-  watchers: number;
+  ask: boolean; // now is the time to ask for what is new of the curves
 }
