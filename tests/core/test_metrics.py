@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -499,7 +500,8 @@ def test_a_condition_shared_by_two_policies_of_a_run_counts_once_per_moment():
     assert result.epochs_run == 4
 
 
-NUMBERS = st.one_of(st.floats(-10, 10), st.integers(-3, 3), st.floats(-1, 1).map(torch.tensor))
+ODD = st.one_of(st.integers(-3, 3), st.floats(-1, 1).map(torch.tensor), st.floats(-1, 1, width=32).map(np.float32))
+NUMBERS = st.one_of(st.floats(-10, 10), st.floats(-10, 10), ODD)
 BATCH = st.dictionaries(st.sampled_from(["train/a", "train/b", "c"]), NUMBERS, min_size=1)
 LOOKS = st.sampled_from(["newest", "epoch", "watch", "state", None])
 
@@ -534,3 +536,22 @@ def test_what_waits_counts_as_if_it_had_been_taken_at_once_whenever_somebody_loo
                 restore_metrics(again, metrics_state(metrics))
                 assert dict(again.history_row()) == dict(metrics.history_row())
         assert [*metrics.arrived(wait=True).get("c", ())] == watched
+
+
+@pytest.mark.parametrize("bad", ["low", None, 10**400, [0.5]])
+def test_a_value_that_is_none_is_refused_also_after_many_that_are(bad):
+    metrics = Metrics()
+    for step in range(3):
+        metrics.log({"a": 0.5, "b": 1.0}, At(0, step, step), batch=True)
+    with pytest.raises(ArgumentError, match="'b' was logged with"):
+        metrics.log({"a": 0.5, "b": bad}, At(0, 3, 3), batch=True)
+    assert dict(metrics) == {"a": 0.5, "b": 1.0}
+
+
+def test_a_tensor_that_comes_where_numbers_were_keeps_no_graph():
+    metrics = Metrics()
+    for step in range(3):
+        metrics.log({"a": 0.5}, At(0, step, step), batch=True)
+    kept = metrics.log({"a": torch.ones((), requires_grad=True) * 2}, At(0, 3, 3), batch=True)
+    assert not kept["a"].requires_grad
+    assert dict(metrics) == {"a": 2.0}

@@ -1,9 +1,9 @@
 """The moments of a training: what an integration calls, and what then happens, once for every trainer."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from epochal.core.dispatch import BATCH_POINT, BEFORE_STEP, SAFE_POINT, Dispatcher, Slot
@@ -105,13 +105,13 @@ class Engine:
         self.groups = Groups()
         self.scopes: list[str] = []  # what has started and not ended, the innermost last
         self.started = time.monotonic()
-        self.thread = threading.get_ident()
+        self.thread = get_ident()
 
     # -- logging ------------------------------------------------------------------------------------------------
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Take metrics; from another thread they wait for the next safe point."""
-        if threading.get_ident() != self.thread:
+        if get_ident() != self.thread:
             self.requests.add_log(scalars(values))
             return
         validating = self.in_validation

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from epochal.core.errors import ArgumentError, MetricNotFound
 from epochal.core.row import Row
-from epochal.core.tensors import HostCopy, Scalar, is_local, is_remote, read, scalar, scalars
+from epochal.core.tensors import HostCopy, Scalar, are_plain, is_local, is_remote, read, scalar, scalars
 
 FINAL = "final/"  # before the names of what a validation outside an epoch measures
 FOLD = 1024  # batch values of a device kept as they are before they are read in one go and summed
@@ -162,6 +162,7 @@ class Metrics(Mapping[str, float]):
     def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
         self.known: dict[str, Entry] = {}
         self.usual: set[tuple[str, ...]] = set()  # names logged together in a batch, all ours, watched by nobody
+        self.last: tuple[str, ...] = ()  # those logged last, if only numbers were; else none
         self.waiting: list[tuple[Mapping[str, Scalar], Where]] = []  # of batches with usual names, the oldest first
         self.aliases: dict[str, str] = dict(aliases or {})
         self.watched: dict[str, list[str]] = {}  # canonical name -> the names that conditions gave
@@ -223,6 +224,7 @@ class Metrics(Mapping[str, float]):
         entry = self.entry(canonical)
         entry.arrivals = entry.arrivals or []
         self.usual.clear()
+        self.last = ()
 
     def entry(self, name: str) -> Entry:
         """Return what is known of a canonical name, begun if it is new."""
@@ -241,14 +243,20 @@ class Metrics(Mapping[str, float]):
         ``batch``: they belong to one batch of an epoch or of a validation. What a training logs in every batch only
         waits here until somebody looks, or there is much of it.
         """
-        names = tuple(values.keys())
-        if batch and not validation and names in self.usual:
-            kept = dict(values) if FLOATS.issuperset(map(type, values.values())) else scalars(values)
-            self.waiting.append((kept, at))
-            if len(self.waiting) >= MOST:
-                self.take_over()
-            return kept
-        return self.log_each(values, at, batch, validation)
+        if not batch or validation:
+            return self.log_each(values, at, batch, validation)
+        names, waiting = tuple(values), self.waiting
+        if names == self.last and are_plain(values):
+            kept = dict(values)
+        elif names in self.usual:
+            kept = scalars(values)
+            self.last = names if FLOATS.issuperset(map(type, values.values())) else ()
+        else:
+            return self.log_each(values, at, batch, validation)
+        waiting.append((kept, at))
+        if len(waiting) >= MOST:
+            self.take_over()
+        return kept
 
     def log_each(self, values: Mapping[str, Scalar], at: Where, batch: bool, validation: bool) -> dict[str, Scalar]:
         """Take new values one by one."""
