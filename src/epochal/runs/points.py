@@ -126,9 +126,10 @@ def _grouped(
     whole = 0
     if many > 1 and isfinite(sum(lows)) and isfinite(sum(highs)):  # then each of them is
         whole = len(lows) // many * many
-    low = map(min, *(lows[place:whole:many] for place in range(many)))
-    high = map(max, *(highs[place:whole:many] for place in range(many)))
-    found = list(map(Range, steps[:whole:many], times[:whole:many], low, high)) if whole else []
+    columns = [lows[place:whole:many] for place in range(many)]
+    others = columns if highs is lows else [highs[place:whole:many] for place in range(many)]
+    starts = steps[:whole:many], times[:whole:many]
+    found = list(map(Range, *starts, map(min, *columns), map(max, *others))) if whole else []
     for begin in range(whole, len(steps), many):
         end = begin + many
         found.append(Range(steps[begin], times[begin], extremes(lows[begin:end])[0], extremes(highs[begin:end])[1]))
