@@ -76,7 +76,7 @@ class Recording(RuleBasedStateMachine):
             self.note(name, value)
 
     def note(self, name, value):
-        self.writer.entries.append(("batch", {name: value}, self.step, self.epoch, self.time))
+        self.writer.put("batch", {name: value}, self.step, self.epoch, self.time)
         self.waiting.append((self.attempt, name, self.step, value, self.epoch))
 
     @rule(name=st.sampled_from(NAMES), value=st.floats(width=32))
@@ -235,7 +235,7 @@ def test_more_than_memory_may_hold_is_thinned_and_counted(tmp_path, monkeypatch)
     writer.begin_attempt(0, 0)
     for step in range(20_000):
         value = math.nan if step == 777 else 1e9 if step == 5_555 else -1e9 if step == 11_111 else step % 10
-        writer.entries.append(("batch", {"a": value}, step, 0, step / 2))
+        writer.put("batch", {"a": value}, step, 0, step / 2)
         if step % 500 == 0:
             assert not writer.flush()
             assert sum(one.lacking for one in writer.book.all_tails()) <= 1000
@@ -269,7 +269,7 @@ def recorded(folder, *moments):
             writer.begin_attempt(*told)
         elif kind == "log":
             step, epoch, value = told
-            writer.entries.append(("point", {"a": value}, step, epoch, 0.0))
+            writer.put("point", {"a": value}, step, epoch, 0.0)
         else:
             epoch, step = told
             row = {"attempt": writer.attempt, "epoch": epoch, "first_step": 0, "last_step": step}
@@ -347,7 +347,7 @@ def test_a_log_that_was_left_without_its_store_spoils_no_new_one(tmp_path):
     recorded(tmp_path / "a", ("go", 0, 0), *[("log", step, 0, -1.0) for step in range(500)])
     writer = writer_in(tmp_path / "b")
     writer.begin_attempt(0, 0)
-    writer.entries.append(("point", {"b": 2.0}, 1, 0, 0.0))
+    writer.put("point", {"b": 2.0}, 1, 0, 0.0)
     assert writer.flush()
     assert (tmp_path / "b" / "run.db-wal").stat().st_size
     shutil.copyfile(tmp_path / "b" / "run.db-wal", tmp_path / "kept")
@@ -393,7 +393,7 @@ def test_two_trainings_in_one_file_hinder_neither_each_other_nor_themselves(tmp_
     for round_ in range(3):
         for writer, name in ((first, "a"), (second, "b")):
             writer.begin_attempt(round_, round_)
-            writer.entries.append(("point", {name: float(round_)}, round_ + 1, round_, 0.0))
+            writer.put("point", {name: float(round_)}, round_ + 1, round_, 0.0)
             assert writer.flush()
             writer.next_flush = 0.0
     first.file.shut()

@@ -267,7 +267,7 @@ def test_on_a_network_commands_are_looked_for_once_a_second(tmp_path, monkeypatc
     handed = []
     writer = StoreWriter(lambda: tmp_path / "run.db", session, handed.append)
     writer.begin_attempt(0, 0)
-    writer.entries.append(("point", {"a": 1.0}, 1, 0, 0.0))
+    writer.put("point", {"a": 1.0}, 1, 0, 0.0)
     assert writer.flush()
     writer.look()
     with contextlib.closing(open_to_tell(tmp_path / "run.db")) as connection:

@@ -11,7 +11,7 @@ from epochal.core.fitness import Fitness
 from epochal.core.groups import Groups
 from epochal.core.host import Boxes, Predictor, RateHost, Record, Saver, Trial
 from epochal.core.inside import go_inside
-from epochal.core.metrics import At, Metrics, Where, final_name
+from epochal.core.metrics import At, Logged, Metrics, Where, final_name
 from epochal.core.moment import Ended, Moment
 from epochal.core.orders import Orders
 from epochal.core.own_state import load_own_state, own_state
@@ -76,7 +76,7 @@ class Engine:
         self.history: list[Mapping[str, float]] = []  # frozen rows
         self.params: dict[str, Any] = {}
         self.sinks: tuple[Callable[[Record], None], ...] = ()
-        self.record: Callable[[Mapping[str, Any], Where], None] | None = None  # takes metrics into the run's store
+        self.record: Callable[[Logged, Where], None] | None = None  # takes metrics into the run's store
         self.answer: Callable[[str, str, str], None] | None = None  # tells who sent a command what became of it
         self.note: Callable[[str, str, str, Mapping[str, Any]], None] | None = None  # writes down what happened
         self.offering: Callable[[], None] | None = None  # told that other commands are offered now
@@ -121,12 +121,12 @@ class Engine:
         at = (self.epoch, batch, self.step)
         if validating and not in_epoch:
             values = {final_name(metrics.canonical(name)): value for name, value in values.items()}
-        kept = metrics.log(values, at, batch=in_batch and (in_epoch or validating), validation=validating)
+        logged = metrics.log(values, at, batch=in_batch and (in_epoch or validating), validation=validating)
         if self.sinks:
             if self.record is not None:
-                self.record(kept, at)
+                self.record(logged, at)
             if self.record is None or len(self.sinks) > 1:
-                self.publish("metrics", kept, At(*at))
+                self.publish("metrics", dict(zip(*logged, strict=True)), At(*at))
 
     def add_sink(self, sink: Callable[[Record], None]) -> None:
         """Hand everything that is logged to ``sink`` from now on, until this training ends."""

@@ -1,7 +1,7 @@
 """Scalars of any framework, told apart without importing one: detach them, read many in one go, copy them aside."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from epochal.core.errors import ArgumentError
@@ -36,14 +36,14 @@ def scalars(values: Mapping[str, Any]) -> dict[str, Scalar]:
     return {name: value if type(value) is float else scalar(value, name) for name, value in values.items()}
 
 
-def are_plain(values: Mapping[str, Any]) -> bool:
-    """Say whether all values are numbers of Python's own, which nobody can change; no tensor on a device is asked.
+def are_plain(values: Iterable[Any]) -> bool:
+    """Say whether all values are numbers of Python's own that a float can hold.
 
-    >>> are_plain({"loss": 0.5, "n": 3}), are_plain({"loss": "low"})
-    (True, False)
+    >>> are_plain([0.5, 3]), are_plain([0.5, "low"]), are_plain([10**400])
+    (True, False, False)
     """
     try:
-        return type(sum(values.values(), 0.0)) is float  # a fifth of the time that a look at each type takes
+        return type(sum(values, 0.0)) is float  # a fifth of the time that a look at each type takes
     except Exception:
         return False
 

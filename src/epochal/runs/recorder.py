@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from time import time as now
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from epochal.core.control import described
 from epochal.core.host import Record
 from epochal.core.log import log
-from epochal.core.metrics import Where
+from epochal.core.metrics import Logged, Where
 from epochal.core.preemption import within
 from epochal.runs.book import Row
 from epochal.runs.console import Console
@@ -159,7 +159,7 @@ class Recorder:
         record = self.rows.take()
         if record is not None and self.writer is not None:
             at = record.at
-            self.writer.entries.append(("epoch", record.values, at.step, at.epoch, record.time))
+            self.writer.put("epoch", record.values, at.step, at.epoch, record.time)
 
     def end(self, run: "Run") -> None:
         """A training is over: how, and what was lost."""
@@ -175,7 +175,7 @@ class Recorder:
             writer.console.end()
         if self.finals:
             values = {name: engine.metrics.measured(name).value for name in self.finals}
-            writer.entries.append(("final", values, engine.step, engine.epoch, time.time()))
+            writer.put("final", values, engine.step, engine.epoch, time.time())
         final = {
             "state": STATES[engine.end_reason or "completed"],
             "stop_reason": run.stop_reason,
@@ -202,25 +202,26 @@ class Recorder:
             return
         at = record.at
         if record.kind == "layers":
-            writer.entries.append(("layers", record.values, at.step, at.epoch, record.time))
+            writer.put("layers", record.values, at.step, at.epoch, record.time)
         elif record.kind == "params":
             self.params(record.values)
         elif record.kind != "metrics":
             self.media(writer, record)
 
-    def take(self, values: Mapping[str, Any], at: Where) -> None:
+    def take(self, logged: Logged, at: Where) -> None:
         """Take metrics; a plain tuple is made in a tenth of the time of a named one."""
         writer = self.writer
         if writer is None:
             return
+        names, values = logged
         epoch, batch, step = at
         scope = "batch" if batch is not None else "point"
         if self.run.engine.in_validation:
-            if not self.is_wanted(values):
+            if not self.is_wanted(names):
                 return
             scope = "point"
         entries = writer.entries
-        entries.append((scope, values, step, epoch, now()))
+        entries.append((scope, names, values, step, epoch, now()))
         if len(entries) > CROWD:
             writer.crowded()
 
@@ -240,11 +241,11 @@ class Recorder:
                 make = partial(histogram_row, place, name, samples)
                 writer.put_medium("histogram", make, size_of(samples.values))
 
-    def is_wanted(self, values: Mapping[str, Any]) -> bool:
+    def is_wanted(self, names: Iterable[str]) -> bool:
         """Say whether a validation's values are kept now: not those of its batches, nor those of one outside epochs."""
         engine = self.run.engine
         if not engine.in_epoch:
-            self.finals.update(dict.fromkeys(values))
+            self.finals.update(dict.fromkeys(names))
         return engine.in_epoch and not engine.in_val_batch  # their mean comes with the epoch
 
     def params(self, values: Mapping[str, Any]) -> None:

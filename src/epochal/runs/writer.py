@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import chain, groupby
 from math import nan
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from epochal.core.requests import Command
-from epochal.core.tensors import read
+from epochal.core.tensors import are_plain, read
 from epochal.runs.book import MOST_BYTES, MOST_ROWS, Block, Book, Row, clean, whole
 from epochal.runs.commands import expire_old, take_queued
 from epochal.runs.console import KEPT, Console
@@ -36,7 +37,7 @@ SOME = 256  # of them at a time
 writers: "WeakSet[StoreWriter]" = WeakSet()  # of this process
 
 
-Values = tuple[str, Mapping[str, Any], int, int, float]  # scope, numbers or tensors by their names, step, epoch, time
+Values = tuple[str, tuple[str, ...], tuple[Any, ...], int, int, float]  # scope, names, values, step, epoch, time
 
 
 class Attempt(NamedTuple):
@@ -124,6 +125,10 @@ class StoreWriter:
             return
         self.put_bytes += size
         self.media.append(Medium(kind, make, size))
+
+    def put(self, scope: str, values: Mapping[str, Any], step: int, epoch: int, time: float) -> None:
+        """Take numbers or tensors by their names."""
+        self.entries.append((scope, tuple(values), tuple(values.values()), step, epoch, time))
 
     def crowded(self) -> None:
         """Take over some of what waits, because the thread hangs in a write; without a wait for it or the disk."""
@@ -215,18 +220,18 @@ class StoreWriter:
 
     def take_values(self, entries: list[Values]) -> None:
         """Take values, tensors read in one go; those of moments that logged the same in one go, too."""
-        numbers, begin = self.read(list(chain.from_iterable(one[1].values() for one in entries))), 0
-        for (scope, names), group in groupby(entries, key=lambda one: (one[0], tuple(one[1]))):
+        numbers, begin = self.read(list(chain.from_iterable(map(itemgetter(2), entries)))), 0
+        for (scope, names), group in groupby(entries, key=itemgetter(0, 1)):
             moments = list(group)
             end = begin + len(names) * len(moments)
-            _, _, steps, epochs, times = map(list, zip(*moments, strict=True))
+            _, _, _, steps, epochs, times = map(list, zip(*moments, strict=True))
             self.book.take_block(Block(scope, names, steps, epochs, times, numbers[begin:end]))
             begin = end
 
     def read(self, values: list[Any]) -> "array[float]":
         """Return values as floats, NaN for one that cannot be read."""
         try:
-            return array("d", values if set(map(type, values)) <= {float} else read(values))
+            return array("d", values if are_plain(values) else read(values))
         except Exception as error:
             self.error = error
             return array("d", [self.read_one(value) for value in values])
