@@ -76,6 +76,7 @@ def test_what_two_parts_come_to_is_what_the_whole_comes_to(values, cut):
     points = points_of(values)
     whole = newest_of(points)
     assert str(joined(newest_of(points.part(0, cut)), newest_of(points.part(cut)))) == str(whole)
+    assert str(newest_of(points, ranges(points))) == str(whole)
     if whole is None:
         assert not values
     else:

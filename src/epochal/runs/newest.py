@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-from epochal.runs.points import Points, decode, extremes
+from epochal.runs.points import BUCKET, Points, Range, decode, extremes
 
 LAST = 1 << 62  # a step, or an epoch, that no training comes to
 ATTEMPTS = """SELECT id, from_step, from_epoch, from_step = 0 OR EXISTS (SELECT 1 FROM epochs e WHERE
@@ -101,8 +101,8 @@ def cut(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch
     return found[::-1]
 
 
-def newest_of(points: Points) -> Newest | None:
-    """Return what points come to, None if there are none.
+def newest_of(points: Points, fine: Sequence[Range] = ()) -> Newest | None:
+    """Return what points come to, None if there are none; ``fine``: their buckets, where these are known already.
 
     >>> points = Points()
     >>> for step, value in enumerate([3.0, 1.0, float("inf"), 2.0]):
@@ -112,12 +112,14 @@ def newest_of(points: Points) -> Newest | None:
     """
     if not len(points):
         return None
-    low, high = extremes(points.values)
-    known = low == low
+    values, steps = points.values, points.steps
+    lows, highs = ([one.low for one in fine], [one.high for one in fine]) if fine else (values, values)
+    low, high = extremes(lows)[0], extremes(highs)[1]
+    size, known = BUCKET if fine else 1, low == low
     return Newest(
-        points.steps[-1], points.epochs[-1], points.times[-1], points.values[-1],
-        low if known else None, points.steps[points.values.index(low)] if known else None,
-        high if known else None, points.steps[points.values.index(high)] if known else None,
+        steps[-1], points.epochs[-1], points.times[-1], values[-1],
+        low if known else None, steps[values.index(low, size * lows.index(low))] if known else None,
+        high if known else None, steps[values.index(high, size * highs.index(high))] if known else None,
         len(points),
     )  # fmt: skip
 

@@ -1,10 +1,11 @@
 """The end of one series: points that are not sealed yet, and what of them the file lacks."""
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any, NamedTuple
 
 from epochal.runs.newest import Newest, joined, newest_of
-from epochal.runs.points import Points, coarser, encode, encode_ranges, extremes, ranges, thinned
+from epochal.runs.points import Points, coarser, encode, encode_ranges, ranges, thinned
 
 SEALED = 4096  # points of a chunk that is never written again
 ROWS = 64  # small chunks of a series before they are joined
@@ -69,26 +70,30 @@ class Tail:
         count = self.asked = len(self.open)
         if count == self.durable:
             return None
-        newest = joined(self.newest, newest_of(self.open.part(self.durable, count)))
-        if count < SEALED and self.rows < ROWS:
-            return Change(None, (self.chunk(self.durable, count),), count, newest)
-        begin = self.joined if count < SEALED else 0
-        return Change(begin, tuple(self.chunk(*part) for part in parts(begin, count)), count, newest)
+        adds = count < SEALED and self.rows < ROWS
+        begin = self.durable if adds else self.joined if count < SEALED else 0
+        chunks, each = zip(*(self.chunk(*part) for part in parts(begin, count)), strict=True)
+        newest = reduce(joined, each, self.newest)
+        known = 0 if self.newest is None else self.newest.count
+        newest = newest and newest._replace(count=known + count - self.durable)  # some chunks are written again
+        return Change(None if adds else begin, chunks, count, newest)
 
-    def chunk(self, start: int, end: int) -> dict[str, Any]:
-        """Return the row of a chunk, without its series and attempt."""
+    def chunk(self, start: int, end: int) -> tuple[dict[str, Any], Newest | None]:
+        """Return the row of a chunk, without its series and attempt, and what its points come to."""
         points = self.open.part(start, end)
-        low, high = extremes(points.values)
         sealed = len(points) == SEALED
         fine = ranges(points) if sealed else []
-        return {
+        newest = newest_of(points, fine)
+        assert newest is not None
+        row = {
             "first": self.first + start, "count": len(points), "sealed": sealed,
             "first_step": points.steps[0], "last_step": points.steps[-1],
             "first_time": points.times[0], "last_time": points.times[-1],
-            "low": low, "high": high, "last": points.values[-1], "points": encode(points),
+            "low": newest.low, "high": newest.high, "last": newest.value, "points": encode(points),
             "ranges1": encode_ranges(fine) if sealed else None,
             "ranges2": encode_ranges(coarser(fine)) if sealed else None,
         }  # fmt: skip
+        return row, newest
 
     def written(self, change: Change) -> None:
         """Let go of what is sealed in the file now."""
