@@ -41,7 +41,7 @@ torture: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/python tools/check.py
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev $(VENV)/peers
 	$(BIN)/python benchmarks/dispatch.py
 	$(BIN)/python benchmarks/hooks.py
 	$(BIN)/python benchmarks/pruning.py
@@ -71,6 +71,10 @@ $(VENV)/.demo: $(BUILT_FROM)
 $(VENV)/.dev: $(BUILT_FROM)
 	tools/install "$(PYTHON)" $(VENV) dev
 	@touch $(VENV)/.demo
+
+$(VENV)/peers: benchmarks/peers.txt $(VENV)/.dev
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ --requirement $<
 
 $(VENV)-oldest/.oldest: pyproject.toml
 	tools/install "$(PYTHON)" $(VENV)-oldest oldest
