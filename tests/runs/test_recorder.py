@@ -13,6 +13,7 @@ import pytest
 import epochal.runs
 from epochal import Callback, Checkpoint, Every, LossSpike
 from epochal.core.errors import ArgumentError
+from epochal.runs.writer import StoreWriter
 from epochal.testing import simulate
 
 torch = pytest.importorskip("torch")
@@ -55,6 +56,22 @@ def test_what_was_logged_is_read(tmp_path):
     ]
     assert stored.sessions[0]["summary"]["steps"] == 8
     assert sorted(path.name for path in stored.path.iterdir()) == ["run.db", "run.json", "summary.json"]
+
+
+def test_tensors_are_read_and_nothing_else_is_done_with_them(tmp_path):
+    done = []
+
+    class Watched(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            done.append(func.__name__)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    values = [0.5, torch.tensor(1.5).as_subclass(Watched), 2.5]
+    done.clear()
+    writer = StoreWriter(lambda: tmp_path / "run.db", dict, None)
+    assert list(writer.read(values)) == [0.5, 1.5, 2.5]
+    assert not {name for name in done if "add" in name}  # on a device each would be a kernel
 
 
 def test_nothing_is_written_before_the_first_log_or_without_a_store(tmp_path):

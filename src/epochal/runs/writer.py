@@ -15,8 +15,9 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
+from epochal.core.metrics import FLOATS
 from epochal.core.requests import Command
-from epochal.core.tensors import are_plain, read
+from epochal.core.tensors import read
 from epochal.runs.book import MOST_BYTES, MOST_ROWS, Block, Book, Row, clean, whole
 from epochal.runs.commands import expire_old, take_queued
 from epochal.runs.console import KEPT, Console
@@ -231,7 +232,7 @@ class StoreWriter:
     def read(self, values: list[Any]) -> "array[float]":
         """Return values as floats, NaN for one that cannot be read."""
         try:
-            return array("d", values if are_plain(values) else read(values))
+            return array("d", values if FLOATS.issuperset(map(type, values)) else read(values))
         except Exception as error:
             self.error = error
             return array("d", [self.read_one(value) for value in values])
