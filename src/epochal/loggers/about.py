@@ -6,15 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from epochal.core.errors import ArgumentError
+from epochal.runs.recorder import STATES
 
-ENDS = {  # the state of a run that is over -> how its training ended
-    "finished": "completed",
-    "stopped": "stopped",
-    "failed": "exception",
-    "interrupted": "interrupted",
-    "preempted": "preempted",
-    "crashed": "crashed",
-}
+ENDS = {**{state: end for end, state in STATES.items()}, "crashed": "crashed"}  # a run's last state -> how it ended
 
 
 @dataclass(frozen=True)
