@@ -199,3 +199,10 @@ def test_a_run_that_ended_has_ended_after_another_sync_too():
         train(QuickLogger(uri), Steps())
         assert sync(Path("runs/a"))[0].points == 0
         assert made.status[-1] == "FINISHED"
+
+
+def test_two_names_that_become_one_are_said_once(store, caplog):
+    logger = QuickLogger(store, experiment="shared")
+    train(logger, Steps(lambda run: run.log({"top@5": 1.0, "top%5": 2.0})), epochs=1)
+    said = [record.getMessage() for record in caplog.records if "one curve" in record.getMessage()]
+    assert said == ["MLflow has one curve, top_5, for 'top@5' and 'top%5'; give one of them another name"]

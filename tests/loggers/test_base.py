@@ -1,6 +1,8 @@
 """What every logger inherits."""
 
+import contextlib
 import copy
+import os
 import subprocess
 import sys
 import threading
@@ -144,6 +146,27 @@ def test_two_trainings_one_after_the_other_do_not_mix():
     assert [row["x"] for row in keep.rows("epoch")] == [1.0, 2.0]
     assert keep.ends == ["completed", "completed"]
     assert not any(about.resumed for about in keep.abouts)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_says_nothing_of_a_training_that_is_its_parents(tmp_path, caplog):
+    said = []
+
+    def fork(run):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                caplog.clear()
+                run.log({"of the child": 1.0})
+                logger.teardown(run)
+                os._exit(len(caplog.records))
+            os._exit(99)
+        said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    simulate([logger, Log("on_train_batch_end", fork)], [{"x": 1.0}, {"x": 2.0}])
+    assert said == [0, 0]
+    assert [line.split(",")[0] for line in (tmp_path / "metrics.csv").read_text().splitlines()] == ["epoch", "0", "1"]
 
 
 def test_a_wrong_flush_limit_is_refused():

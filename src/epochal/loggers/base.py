@@ -1,6 +1,7 @@
 """The base of all loggers: what they are handed, when, and how they end."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -64,6 +65,7 @@ class Logger(Callback):
     keep_native: bool = False
     flush_limit: float = 10.0
     session: "Session | Following | None" = None
+    process: int = 0  # that the session is of
 
     def __init__(self, *, keep_native: bool = False, flush_limit: float = 10.0, name: str | None = None) -> None:
         if not flush_limit >= 0:
@@ -112,7 +114,7 @@ class Logger(Callback):
         if run.rank == 0:
             session = self.session_for(run, resumed=resumed)
             session.start()
-            self.session = session
+            self.session, self.process = session, os.getpid()
 
     def session_for(self, run: "Run", *, resumed: bool) -> "Session | Following":
         """Return what feeds this logger: the run's store, where there is one and it wants that, else the run itself."""
@@ -146,7 +148,7 @@ class Logger(Callback):
     def teardown(self, run: "Run") -> None:
         """Write what waits, within the limit, and say what was lost."""
         session, self.session = self.session, None
-        if session is not None:
+        if session is not None and self.process == os.getpid():  # else forked: its threads are the parent's
             session.close(run.end_reason or "completed")
 
 

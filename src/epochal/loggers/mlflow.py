@@ -211,6 +211,8 @@ class MLflowWriter:
         self.client, self.run_id, self.artifacts, self.uri, self.ended = client, run_id, artifacts, uri, ended
         self.known = set(known)  # MLflow refuses to change a parameter
         self.curves = Curves()
+        self.names: dict[str, str] = {}  # of metrics, as MLflow has them -> as they were logged
+        self.shared: set[str] = set()
         self.begins = False
 
     def remember(self) -> dict[str, Any]:
@@ -224,12 +226,12 @@ class MLflowWriter:
         """Send these records in batches; what is sent twice after an error counts once."""
         params = {name: value for record in records if record.kind == "params" for name, value in record.values.items()}
         metrics = [
-            Value(safe(name), value, int(points.time * 1000), points.step)
+            Value(self.called(name), value, int(points.time * 1000), points.step)
             for points in self.curves.points(records)
             for name, value in points.values.items()
         ]
         metrics += [
-            Value(safe(name), value, int(record.time * 1000), record.at.step)
+            Value(self.called(name), value, int(record.time * 1000), record.at.step)
             for record in records
             if record.kind == "layers"
             for name, value in record.values.items()
@@ -239,6 +241,15 @@ class MLflowWriter:
             for part in parts(metrics, METRICS_AT_ONCE):
                 log_values(self.client, self.run_id, part)
             self.artifacts.send(self.client, self.run_id, records)
+
+    def called(self, name: str) -> str:
+        """Return a metric's name in MLflow; two that become one there share a curve, which is said once."""
+        key = safe(name)
+        first = self.names.setdefault(key, name)
+        if first != name and key.removeprefix("epoch/") not in self.shared:
+            self.shared.add(key.removeprefix("epoch/"))
+            logger.warning("MLflow has one curve, %s, for %r and %r; give one of them another name", key, first, name)
+        return key
 
     def params(self, given: Mapping[str, Any]) -> None:
         """Send the hyper-parameters that MLflow does not have."""
