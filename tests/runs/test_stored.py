@@ -13,6 +13,7 @@ from array import array
 import pytest
 
 import epochal.runs
+from epochal.core.errors import ArgumentError
 from epochal.core.requests import Command
 from epochal.runs.commands import queue
 from epochal.runs.environment import environment, without_secrets
@@ -79,6 +80,11 @@ def test_frames_have_every_point_as_it_was(runs, tmp_path):
     assert isinstance(runs["fast"].to_polars(), pl.DataFrame)
 
 
+def test_a_curve_of_no_ranges_is_refused(runs):
+    with pytest.raises(ArgumentError, match="most=0 must be 1 or more"):
+        runs["slow"].ranges("loss", most=0)
+
+
 def test_a_curve_that_is_not_there_is_told_with_the_nearest(runs):
     with pytest.raises(StoreError, match="has no curve 'los'; did you mean 'loss'"):
         runs["slow"].metric("los")
@@ -112,6 +118,9 @@ def test_a_table_compares_runs(runs, tmp_path):
     assert [row["max loss"] for row in rows] == [10.0, 20.0]
     assert [row["steps"] for row in rows] == [10, 10]
     assert len(runs.filter(state="finished")) == 2
+    train(light_run(tmp_path, "lost"), 3, values=lambda step: {"loss": math.nan if step == 3 else 1.0})
+    lost = epochal.runs.open(tmp_path).table("loss", "none")[-1]
+    assert (math.isnan(lost["loss"]), lost["max loss"], lost["none"]) == (True, 1.0, None)
     assert [run.name for run in runs.filter(lambda run: run.params["who"] == "fast")] == ["fast"]
     (tmp_path / "slow" / "run.db").write_bytes(b"torn" * 100)
     rows = runs.table("loss")

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 
-from epochal.core.errors import nearest
+from epochal.core.errors import ArgumentError, nearest
 from epochal.runs.book import whole
 from epochal.runs.curves import Stretch, curves, parts, read_points, read_ranges, stretches_of
 from epochal.runs.export import Export
@@ -168,6 +168,8 @@ class StoredRun(Export):
         self, name: str, *, most: int = 2000, begin: int = 0, end: int | None = None, attempt: int | None = None
     ) -> list[Range]:
         """Return a curve between two steps as at most ``most`` ranges, in little time however long it is."""
+        if most < 1:
+            raise ArgumentError(f"most={most!r} must be 1 or more")
         with self.reading() as connection:
             series, stretches = self.series(connection, name), self.stretches(connection, attempt)
             return read_ranges(connection, series, stretches, most=most, begin=begin, end=end)

@@ -4,6 +4,7 @@ It is believed only while the store and its log are of the size and the time tha
 """
 
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ LIKELY = ("fitness", "val/loss", "epoch/train/loss", "train/loss")  # what says 
 SESSION = "started, beat, ended, state, pid, host, process"  # columns that tell a session's state
 ABOUT = ("trainer", "epochs", "control")  # what is kept of a session's environment
 NEWEST = ("series", "scope", "step", "epoch", "time", "value", "low", "low_step", "high", "high_step", "count")
-TIME, STEP, EPOCH_NUMBER = map(NEWEST.index, ("time", "step", "epoch"))
+TIME, STEP, EPOCH_NUMBER, VALUE, HIGH = map(NEWEST.index, ("time", "step", "epoch", "value", "high"))
 EXTREMES = ("low", "low_step", "high", "high_step", "value")
 extremes = itemgetter(*map(NEWEST.index, EXTREMES))
 LISTED = {  # what a list of runs says of one
@@ -67,7 +68,8 @@ class Summary(NamedTuple):
 
     def newest(self, name: str) -> dict[str, Any]:
         """Return a curve's newest value, its least and its greatest, and where they were."""
-        return dict(zip(NEWEST, self.curves[name], strict=True))
+        found: dict[str, Any] = dict(zip(NEWEST, self.curves[name], strict=True))
+        return found if found["value"] is not None else {**found, "value": math.nan}  # which SQLite keeps as NULL
 
     @property
     def scopes(self) -> dict[str, str]:
@@ -79,7 +81,7 @@ class Summary(NamedTuple):
         session = self.session or {}
         about = session.get("about", {})
         last = max(self.curves.values(), key=lambda row: (row[TIME], row[STEP]), default=None)
-        fitness = self.newest("fitness") if "fitness" in self.curves else None
+        fitness = self.curves.get("fitness")
         return {
             "trainer": about.get("trainer"),
             "state": self.state,
@@ -89,8 +91,8 @@ class Summary(NamedTuple):
             "epoch": last[EPOCH_NUMBER] if last else 0,
             "num_epochs": about.get("epochs"),
             "step": last[STEP] if last else 0,
-            "fitness": fitness and fitness["value"],
-            "best_fitness": fitness and fitness["high"],
+            "fitness": fitness and fitness[VALUE],
+            "best_fitness": fitness and fitness[HIGH],
             "best": {
                 name: {**dict(zip(EXTREMES, extremes(self.curves[name]), strict=True)), "mode": mode_of(name)}
                 for name in told(self.scopes)
