@@ -168,7 +168,7 @@ def test_a_folder_in_which_nothing_can_be_written_is_told_once(tmp_path, caplog)
     run = light_run(tmp_path / "runs")
     train(run, 100)
     assert run.end_reason == "completed"
-    assert "what waited was not written" in run.past[-1].notes[0]
+    assert "what waited was not written; the last error was CheckpointError" in run.past[-1].notes[0]
     assert caplog.text.count("could not be written") == 1
 
 

@@ -53,10 +53,10 @@ class Points:
     def at(self, places: Sequence[int]) -> "Points":
         """Return the points at these places."""
         chosen = Points()
-        for place in places:
-            chosen.append(
-                step=self.steps[place], time=self.times[place], epoch=self.epochs[place], value=self.values[place]
-            )
+        chosen.steps.extend([self.steps[place] for place in places])
+        chosen.times.extend([self.times[place] for place in places])
+        chosen.epochs.extend([self.epochs[place] for place in places])
+        chosen.values.extend([self.values[place] for place in places])
         return chosen
 
 
@@ -159,13 +159,15 @@ def thinned(points: Points) -> Points:
     [1.0, 5.0, 4.0]
     """
     kept: list[int] = []
-    values = points.values
     for begin in range(0, len(points), 4):
-        places = range(begin, min(begin + 4, len(points)))
-        finite = [place for place in places if isfinite(values[place])]
-        odd = [place for place in places if not isfinite(values[place])][:1]
-        ends = {min(finite, key=values.__getitem__), max(finite, key=values.__getitem__)} if finite else set[int]()
-        kept.extend(sorted({*ends, *odd}))
+        four = points.values[begin : begin + 4]
+        if isfinite(sum(four)):  # then each of them is
+            places = {four.index(min(four)), four.index(max(four))}
+        else:
+            finite = [value for value in four if isfinite(value)]
+            odd = [place for place, value in enumerate(four) if not isfinite(value)][:1]
+            places = {*odd, *(four.index(end(finite)) for end in (min, max) if finite)}
+        kept.extend(begin + place for place in sorted(places))
     return points.at(kept)
 
 

@@ -313,7 +313,7 @@ def told(writer: StoreWriter, done: bool, limit: float) -> str | None:
     """Return in words what the store lacks, None if nothing."""
     parts = [f"{count} {what} were left out" for what, count in writer.lost.items()]
     if not done:
-        parts.append(f"what waited was not written within {limit:g} s")
+        parts.append(f"what waited was not written{f' within {limit:g} s' if writer.thread.is_alive() else ''}")
     if not parts:
         return None
     error = f"; the last error was {type(writer.error).__name__}: {writer.error}" if writer.error else ""
