@@ -123,50 +123,76 @@ def test_a_line_has_gaps_and_a_point_between_two_is_seen(evaluate):
     assert path == [[0, 1, True], [1, 2, False], [3, 3, True], [4, 3, False], [5, 4, True], [6, 5, False]]
 
 
+STORE = """
+    globalThis.window = globalThis;
+    const later = setTimeout;
+    globalThis.setTimeout = (call, wait) => later(call, (wait ?? 0) / 50);
+    const sleep = (wait) => new Promise((go) => later(go, wait));
+    let state = (globalThis.seed ?? 0) + 1;
+    const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
+    const store = [];
+    let asked = 0;
+    globalThis.fetch = async (url) => {
+        asked += 1;
+        const asked_for = (name, other) => Number(new URL(url, "http://own").searchParams.get(name) ?? other);
+        const [begin, end] = [asked_for("begin", 0), asked_for("end", Infinity)];
+        await sleep(random() * 10);
+        const found = store.map((step, at) => [step, at]).filter(([step]) => begin <= step && step <= end);
+        const [step, value] = [found.map((one) => one[0]), found.map((one) => one[1])];
+        const points = btoa(String.fromCharCode(...new Uint8Array(new Float64Array([step, step, value, value].flat()).buffer)));
+        const data = { name: "loss", level: 0, count: store.length, last: store.at(-1) ?? -1, points };
+        await sleep(random() * 30);
+        return { ok: true, json: async () => (url.includes("/curves") ? { curves: [data] } : data) };
+    };
+    const curve = new page.live_curve.LiveCurve("run", "loss", () => undefined);
+    curve.alive = true;
+    const tell = () => curve.pulse([store.at(-1), 0, store.length - 1, store.length]);
+    const told = async () => { for (let wait = 0; wait < 100 && !curve.complete; wait += 1) await sleep(20); };
+"""
+
+
+@pytest.mark.parametrize("each", [1, 4])  # points of a step: of an accumulated gradient's batches
 @pytest.mark.parametrize("seed", range(3))
-def test_a_curve_that_grows_misses_nothing_however_late_answers_are(evaluate, seed):
-    steps, complete, asked = evaluate(
-        """
-        globalThis.window = globalThis;
-        const later = setTimeout;
-        globalThis.setTimeout = (call, wait) => later(call, (wait ?? 0) / 50);
-        const sleep = (wait) => new Promise((go) => later(go, wait));
-        let state = seed + 1;
-        const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
-        const store = [];
-        let asked = 0;
-        globalThis.fetch = async (url) => {
-            asked += 1;
-            const asked_for = (name, other) => Number(new URL(url, "http://own").searchParams.get(name) ?? other);
-            const [begin, end] = [asked_for("begin", 0), asked_for("end", Infinity)];
-            await sleep(random() * 10);
-            const count = store.length;
-            const step = store.filter((one) => begin <= one && one <= end);
-            const points = btoa(String.fromCharCode(...new Uint8Array(new Float64Array([step, step, step, step].flat()).buffer)));
-            const data = { name: "loss", level: 0, count, last: step.at(-1) ?? begin - 1, points };
-            await sleep(random() * 30);
-            return { ok: true, json: async () => (url.includes("/curves") ? { curves: [data] } : data) };
-        };
-        const curve = new page.live_curve.LiveCurve("run", "loss", () => undefined);
-        curve.alive = true;
-        for (let step = 0; step < 500; step += 1) {
-            if (step === 50) void curve.load();
-            store.push(step);
-            if (random() < 0.3 || step === 499) curve.pulse([step, step, step, store.length]);
+def test_a_curve_that_grows_misses_nothing_however_late_answers_are(evaluate, seed, each):
+    values, complete, asked = evaluate(
+        f"""
+        globalThis.seed = seed; {STORE}
+        for (let at = 0; at < 500; at += 1) {{
+            if (at === 50) void curve.load();
+            store.push(Math.floor(at / each));
+            if (random() < 0.3 || at === 499) tell();
             if (random() < 0.3) await sleep(1);
-            if (random() < 0.1) void page.news.newsOf("run").ask();
-        }
-        for (let wait = 0; wait < 100 && !(curve.complete && curve.points.step.at(-1) === 499); wait += 1) {
-            await sleep(20);
-            void page.news.newsOf("run").ask();
-        }
-        return [curve.points.step, curve.complete, asked];
+            if (random() < 0.1 || at === 499) void page.news.newsOf("run").ask(); // the last word comes once
+        }}
+        await told();
+        return [curve.points.low, curve.complete, asked];
         """,
         seed=seed,
+        each=each,
     )
-    assert steps == list(range(500))
+    assert values == list(range(500))
     assert complete
     assert asked < 60  # of some 150 values that were told
+
+
+def test_a_curve_that_is_read_anew_goes_on_whatever_is_asked_meanwhile(evaluate):
+    steps = evaluate(
+        f"""
+        {STORE}
+        store.push(...Array(11).keys());
+        await curve.load();
+        store.push(...[11, 12, 13]);
+        tell();
+        store.length = 6; // another attempt has begun, behind step 5
+        tell();
+        void page.news.newsOf("run").ask();
+        await told();
+        store.push(6);
+        tell();
+        return curve.points.step;
+        """
+    )
+    assert steps == list(range(7))
 
 
 def test_the_middle_of_the_fourth_epoch_is_3_5(evaluate):

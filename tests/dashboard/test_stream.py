@@ -245,6 +245,24 @@ def test_all_who_watch_are_told_to_ask_at_once_and_one_read_answers_them(own, ru
         assert own.get(query).body not in answers
 
 
+def test_a_step_that_gets_a_further_point_is_read_again(own, runs):
+    """Of an accumulated gradient's batches, or without an optimizer's steps, many points stand at one step."""
+    query = f"/api/runs/{own.id()}/curves?name=train/loss&begin=99&end=99"
+    with Stream(own, own.id()) as stream:
+        stream.until("run", lambda told: told["ask"])
+        assert own.get(query).json["curves"][0]["count"] == 100
+        change(runs, "UPDATE newest SET count = 101, time = time + 1 WHERE count = 100")
+        stream.until("run", lambda told: told["ask"])
+        assert own.get(query).json["curves"][0]["count"] == 101
+
+
+def test_a_run_that_is_gone_takes_none_of_the_others_with_it(own, runs):
+    other = own.id()
+    with Stream(own, other, "bm9uZQ", query="&list=0") as stream:
+        assert stream.next("run")[1]["id"] == other
+    assert own.get("/api/stream?run=bm9uZQ").status == 404
+
+
 def test_a_watcher_that_reads_nothing_holds_up_no_other(own, runs):
     idle = [Stream(own, own.id()) for _ in range(5)]
     with Stream(own, own.id()) as stream:

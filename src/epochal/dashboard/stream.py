@@ -89,7 +89,7 @@ class RunWatch(Watch):
         self.id, self.run = id, served.run(id)
         self.head: Head | None = None
         self.counters: tuple[int, ...] = (0,) * 6
-        self.shared = Shared()  # answers about steps that no later attempt has repeated
+        self.shared = Shared()  # answers of this turn: a step may get further points, and a later attempt repeats it
         self.state = ""
         self.seen: tuple[int, ...] | None = ()
         self.looks = 0
@@ -123,7 +123,7 @@ class RunWatch(Watch):
         self.behind |= is_new
         if not self.behind or now < self.next_turn:
             return False
-        self.behind, self.turn = False, self.version + 1
+        self.behind, self.turn, self.shared = False, self.version + 1, Shared()
         self.next_turn = now + max(TURN, EACH * len(self.bells))
         return True
 
@@ -144,7 +144,7 @@ class RunWatch(Watch):
     def message(self, since: int) -> str:
         """Return how the run is, and the newest values of the curves that have changed."""
         newest = self.head.newest if self.head else {}
-        events, audit, media, console, notes, _ = self.counters
+        events, audit, media, console, notes, attempt = self.counters
         told = {
             "id": self.id, "state": self.state, "step": self.head.step if self.head else 0,
             "epoch": self.head.epoch if self.head else 0,
@@ -153,7 +153,7 @@ class RunWatch(Watch):
                 for name, row in newest.items() if self.changed.get(name, 0) > since
             },
             "events": events, "audit": audit, "media": media, "console": console, "notes": notes,
-            "ask": self.turn > since,
+            "attempt": attempt, "ask": self.turn > since,
         }  # fmt: skip
         return f"event: run\ndata: {as_json(told)}\n\n"
 
@@ -196,18 +196,21 @@ class Streams:
             raise Refused(400, f"at most {MOST_RUNS} runs can be watched at a time")
         if len(self.bells) >= MOST_STREAMS:
             raise Refused(503, f"{MOST_STREAMS} pages watch already")
-        try:
-            watches = [*[self.list] * with_list, *[await asyncio.to_thread(self.watch, one) for one in ids]]
-        except KeyError:
-            raise Refused(404, "there is no such run; it may have been deleted") from None
+        found = [watch for one in ids if (watch := await asyncio.to_thread(self.watch, one)) is not None]
+        if ids and not found:
+            raise Refused(404, "there is no such run; it may have been deleted")
+        watches = [*[self.list] * with_list, *found]
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         return EventStream(self.events(watches), media_type="text/event-stream")
 
-    def watch(self, id: str) -> RunWatch:  # noqa: A002
-        """Return the one watch of a run; KeyError where there is no such run."""
+    def watch(self, id: str) -> RunWatch | None:  # noqa: A002
+        """Return the one watch of a run, None where there is no such run: the others are watched all the same."""
         known = self.runs.get(id)
-        return known if known is not None else RunWatch(self.listing.served, id)
+        try:
+            return known if known is not None else RunWatch(self.listing.served, id)
+        except KeyError:
+            return None
 
     async def events(self, watches: Iterable[Watch]) -> AsyncGenerator[bytes]:
         """Yield the events, beginning with how things are now."""

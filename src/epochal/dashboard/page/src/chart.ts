@@ -42,13 +42,14 @@ export class Chart {
   private readonly note = h("p", { class: "chart-note" });
   private readonly best = h("span", { class: "chart-best" });
   private readonly where = h("span", { class: "chart-where" });
-  private readonly traces: Trace[];
+  private readonly values = h("footer", {});
+  private traces: Trace[] = [];
   private readonly plot: Plot;
   private readonly undo: (() => void)[] = [];
   private lines: Line[] = [];
   private cursor: number | null = null;
   private zoomed: Zoom = null;
-  private readonly compared: boolean;
+  private compared = false;
   private shown = false;
   private started = false;
   private readonly draw = (): void => this.drawNow();
@@ -60,19 +61,13 @@ export class Chart {
     sources: Source[],
     private readonly settings: Settings,
   ) {
-    this.compared = new Set(sources.map((source) => source.id)).size > 1;
-    this.traces = sources.map((source) => ({
-      source,
-      live: new LiveCurve(source.id, source.curve, () => this.grown(), source.past),
-      detail: null,
-      value: h("b", {}),
-    }));
+    this.take(sources);
     this.plot = new Plot(this.body, {
       over: (plot) => this.over(plot),
       cursor: (x) => this.moved(x),
       zoom: (range) => this.settings.set({ zoom: range }),
     });
-    this.element = h("article", { class: "chart", "aria-label": title }, this.head(), this.body, this.note, this.foot());
+    this.element = h("article", { class: "chart", "aria-label": title }, this.head(), this.body, this.note, this.values);
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.tell();
   }
@@ -87,13 +82,35 @@ export class Chart {
     return h("header", {}, h("h3", { title: this.title }, this.title), h("span", { class: "chart-tools" }, wide, png, csv));
   }
 
-  private foot(): HTMLElement {
+  /** Take up the curves that it is to show; those that it has are kept. */
+  private take(sources: Source[]): void {
+    this.compared = new Set(sources.map((source) => source.id)).size > 1;
+    this.traces = sources.map((source) => this.traces.find((trace) => keyOf(trace.source) === keyOf(source)) ?? {
+      source,
+      live: new LiveCurve(source.id, source.curve, () => this.grown(), source.past),
+      detail: null,
+      value: h("b", {}),
+    });
+    this.foot();
+  }
+
+  /** Show further curves; or read all of them again, where an attempt has begun that repeats what they show. */
+  update(sources: Source[], again: boolean): void {
+    const known = new Set(this.traces.map((trace) => keyOf(trace.source)));
+    if (!again && sources.every((source) => known.has(keyOf(source)))) return;
+    this.take(sources);
+    this.started = false;
+    this.traces.forEach((trace) => (trace.live.alive = this.shown));
+    if (this.shown) void this.load();
+  }
+
+  private foot(): void {
     const values = this.traces.map(({ source, value }, at) =>
       h("span", { class: source.quiet ? "value quiet" : "value" }, h("i", { class: `swatch c${source.colour % 8}` }),
         this.traces.length > 1 ? h("span", { class: "label", title: source.label }, source.label) : null, value,
         at === 0 && !this.compared ? this.best : null),
     );
-    return h("footer", {}, ...values, this.where);
+    this.values.replaceChildren(...values, this.where);
   }
 
   private legend(): { label: string; colour: string }[] {
@@ -136,6 +153,7 @@ export class Chart {
       if (this.shown) live.pulse(newest);
       else this.started = false;
     }
+    if (this.shown && !this.started) void this.load(); // the server was away when it came into view
   }
 
   private async load(): Promise<void> {
@@ -274,6 +292,8 @@ export class Chart {
     event.stopPropagation();
   }
 }
+
+const keyOf = (source: Source): string => JSON.stringify([source.id, source.curve, source.past]);
 
 /** The better extreme, where the curve's name tells which that is. */
 export function bestOf(head: CurveHead): { value: number; step: number } | null {

@@ -40,8 +40,9 @@ export class ChartGrid {
     this.filter("");
   }
 
-  /** Add the charts that are not there yet; a run logs new names while it goes on. */
-  add(plans: ChartPlan[]): void {
+  /** Add the charts, and the curves in them, that are not there yet: a run logs new names while it goes on. */
+  add(plans: ChartPlan[], again = false): void {
+    for (const plan of plans) this.charts.get(plan.title)?.update(plan.sources, again);
     const fresh = plans.filter((plan) => !this.charts.has(plan.title));
     for (const plan of fresh.sort((a, b) => rank(a.group) - rank(b.group) || byName(a.title, b.title))) {
       const chart = new Chart(plan.title, plan.sources, this.settings);

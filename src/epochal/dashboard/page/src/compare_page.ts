@@ -1,15 +1,15 @@
 /** Several runs beside each other: their curves in the same charts, their parameters in one table. */
 
 import type { Timeline } from "./axis.js";
-import { api } from "./api.js";
+import { api, ApiError } from "./api.js";
 import { bestOf } from "./chart.js";
 import { ChartGrid } from "./chart_grid.js";
 import { chartTools, toggle, type ChartTools } from "./chart_tools.js";
-import { h, renew } from "./dom.js";
+import { h, renew, say } from "./dom.js";
 import { duration, number, plain } from "./format.js";
 import { viewKeys } from "./keys.js";
 import { newsOf } from "./news.js";
-import { comparePlans, timeline } from "./plans.js";
+import { comparePlans, newestAttempt, timeline } from "./plans.js";
 import { Settings } from "./settings.js";
 import { statePill } from "./state_pill.js";
 import { listen } from "./stream.js";
@@ -28,6 +28,7 @@ export class CompareView implements View {
   private readonly legend = h("ul", { class: "legend", "aria-label": "The runs that are compared" });
   private readonly params = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Parameters of the runs" });
   private readonly results = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Best values of the runs" });
+  private readonly title = h("h1", { tabindex: -1 });
   private runs: RunPage[] = [];
   private readonly lines: Timeline[] = [];
   private onlyDifferent = true;
@@ -38,14 +39,14 @@ export class CompareView implements View {
   private readonly parts: HTMLElement[];
   private readonly reload = throttled(() => this.load().catch(() => undefined), 1500);
 
-  constructor(private readonly ids: string[], private readonly alive: (alive: boolean) => void) {
+  constructor(private ids: string[], private readonly alive: (alive: boolean) => void) {
     document.title = "Comparison · Epochal";
     const different = toggle("Only differences", true, (on) => {
       this.onlyDifferent = on;
       this.tables();
     });
     this.parts = [
-      h("a", { href: "#/", class: "back" }, "All runs"), h("h1", { tabindex: -1 }, `${ids.length} runs compared`), this.legend,
+      h("a", { href: "#/", class: "back" }, "All runs"), this.title, this.legend,
       this.tools.element, this.grid.element,
       h("section", { class: "panel" }, h("h2", {}, "Best values"), this.results),
       h("section", { class: "panel" }, h("div", { class: "head-row" }, h("h2", {}, "Parameters"), different), this.params),
@@ -76,19 +77,30 @@ export class CompareView implements View {
   }
 
   private async load(): Promise<void> {
-    const fresh = await Promise.all(this.ids.map((id) => api.run(id)));
+    const found = await Promise.all(this.ids.map((id, at) => api.run(id).catch((error: unknown) => this.instead(at, error))));
     if (this.closed) return;
+    this.ids = this.ids.filter((_, at) => found[at]);
+    const fresh = found.filter((run) => run !== null);
+    if (fresh.length === 0) throw new ApiError(404, "None of them is there any more.");
+    say(this.title, fresh.length === 1 ? "1 run, the others are gone" : `${fresh.length} runs compared`);
+    const again = fresh.some((run, at) => newestAttempt(run) !== newestAttempt(this.runs[at]));
     this.runs = fresh.map((run, at) => {
       const known = new Map(this.runs[at]?.curves.map((head) => [head.name, head]));
       return { ...run, curves: run.curves.map((head) => Object.assign(known.get(head.name) ?? head, head)) };
     });
     this.runs.forEach((run, at) => (this.lines[at] = Object.assign(this.lines[at] ?? timeline(run), timeline(run))));
-    this.grid.add(comparePlans(this.runs, labels(this.runs), this.lines));
+    this.grid.add(comparePlans(this.runs, labels(this.runs), this.lines), again);
     this.legend.replaceChildren(...labels(this.runs).map((label, at) => {
       const run = this.runs[at];
       return h("li", {}, h("i", { class: `swatch c${at % 8}` }), h("a", { href: `#/run/${run?.id ?? ""}` }, label), run ? statePill(run.state) : null);
     }));
     this.tables();
+  }
+
+  /** What is shown of a run that is not there: what was known of it, if anything was. */
+  private instead(at: number, error: unknown): RunPage | null {
+    if (error instanceof ApiError && (error.status === 404 || error.status === 422)) return this.runs[at] ?? null;
+    throw error;
   }
 
   private tables(): void {
@@ -135,7 +147,7 @@ export class CompareView implements View {
     if (pulse.ask) void newsOf(pulse.id).ask();
     const run = this.runs.find((one) => one.id === pulse.id);
     const known = new Set(run?.curves.map((head) => head.name));
-    if (run?.state !== pulse.state || Object.keys(pulse.newest).some((name) => !known.has(name))) this.reload();
+    if (run?.state !== pulse.state || newestAttempt(run) !== pulse.attempt || Object.keys(pulse.newest).some((name) => !known.has(name))) this.reload();
   }
 
   close(): void {

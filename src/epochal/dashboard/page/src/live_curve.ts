@@ -33,11 +33,17 @@ export class LiveCurve {
 
   /** Whether nothing is missing, as far as was told. */
   get complete(): boolean {
-    return this.loaded && this.sure === this.points.step.length;
+    return this.loaded && this.sure === this.points.step.length && (this.told?.[3] ?? 0) <= this.count;
+  }
+
+  /** Whether it may be asked for news: not while the whole of it is on its way, which that would overtake. */
+  get waits(): boolean {
+    return this.alive && this.loaded;
   }
 
   async load(): Promise<void> {
     const turn = (this.turn += 1);
+    this.loaded = false;
     const data = await inTurn(() => api.curve(this.id, this.name, { most: MOST, ...this.past }));
     if (turn !== this.turn) return;
     this.points = none();
@@ -59,23 +65,28 @@ export class LiveCurve {
 
   /** Draw the newest value, and ask for those before it where some are missing. */
   private follow([step, time, value, count]: Newest): void {
-    const missing = !this.complete || count > this.count + 1;
-    if (step > (this.points.step.at(-1) ?? -1)) add(this.points, { step: [step], time: [time], low: [value], high: [value] });
-    if (!missing) [this.sure, this.last, this.count] = [this.points.step.length, step, Math.max(count, this.count)];
-    else if (this.points.step.length > 2 * MOST) this.again();
-    else newsOf(this.id).want(this);
+    const further = step > (this.points.step.at(-1) ?? -1); // a step may have several points: then its others are missing
+    const missing = this.sure < this.points.step.length || count > this.count + (further ? 1 : 0);
+    if (further) add(this.points, { step: [step], time: [time], low: [value], high: [value] });
+    if (this.points.step.length > 2 * MOST) this.again();
+    else if (missing) newsOf(this.id).want(this);
+    else [this.sure, this.last, this.count] = [this.points.step.length, step, Math.max(count, this.count)];
   }
 
   private again(): void {
-    this.loaded = false;
-    void this.load().catch(() => (this.loaded = true)); // the server is away: the next value tries again
+    void this.load().catch(() => {
+      this.loaded = true;
+      newsOf(this.id).want(this);
+    });
   }
 
   /** Between which steps its points are wanted, and how to take them; all pages were told the same, and ask the same. */
   ask(): { begin: number; end: number; take: (data: CurveData | null) => void } {
     const turn = (this.turn += 1);
     const [last = 0, , , count = 0] = this.told ?? [];
-    const take = (data: CurveData | null): void => void (turn === this.turn && data && this.take({ ...data, last, count }));
+    const take = (data: CurveData | null): void => {
+      if (turn === this.turn && data) this.take(data.last > last ? { ...data, last, count } : data); // the store has gone on
+    };
     return { begin: this.last, end: last, take };
   }
 

@@ -14,6 +14,11 @@ export function timeline(run: RunPage): Timeline {
   return { started: run.sessions[0]?.started ?? 0, epochs: run.epochs };
 }
 
+/** Of two answers with another one, the steps of the newest attempt may have been repeated since. */
+export function newestAttempt(run: RunPage | null | undefined): number {
+  return run?.attempts.at(-1)?.id ?? 0;
+}
+
 function groupOf(name: string): string {
   const cut = name.indexOf("/");
   return cut > 0 ? name.slice(0, cut) : "metrics";

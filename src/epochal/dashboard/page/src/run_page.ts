@@ -15,7 +15,7 @@ import { LayerBars } from "./layers.js";
 import { MediaView } from "./media_view.js";
 import { newsOf } from "./news.js";
 import { Notes } from "./notes.js";
-import { roomOf, runPlans, timeline, type Room } from "./plans.js";
+import { newestAttempt, roomOf, runPlans, timeline, type Room } from "./plans.js";
 import { isOver } from "./states.js";
 import { Settings } from "./settings.js";
 import { statePill } from "./state_pill.js";
@@ -143,14 +143,15 @@ export class RunView implements View {
       if (this.closed) return;
       const known = new Map(this.run?.curves.map((head) => [head.name, head]));
       fresh.curves = fresh.curves.map((head) => Object.assign(known.get(head.name) ?? head, head)); // charts keep theirs
+      const again = newestAttempt(fresh) !== newestAttempt(this.run);
       this.run = fresh;
-      this.show();
+      this.show(again);
     } catch (error) {
       if (error instanceof ApiError && (error.status === 404 || error.status === 401)) renew(this.banner, error.message, () => [failed(error, "This run can no longer be read.")]);
     }
   }
 
-  private show(): void {
+  private show(again = false): void {
     const { run, lists } = this;
     if (!run) return;
     Object.assign(this.line, timeline(run));
@@ -160,7 +161,7 @@ export class RunView implements View {
     this.controls.update(run.commands, run.state);
     this.notes.update(run);
     renew(this.rank, run.ranks, () => this.ranks(run));
-    for (const [room, grid] of this.grids) grid.add(runPlans(run, this.line, room));
+    for (const [room, grid] of this.grids) grid.add(runPlans(run, this.line, room), again);
     renew(lists.checkpoints, run.checkpoints, () => [checkpointTable(run.checkpoints)]);
     renew(lists.callbacks, run.callbacks, () => [callbackTable(run.callbacks)]);
     renew(lists.params, run.params, () => [facts("Parameters", run.params, "This run logged no parameters. run.log_params(mapping) does.")]);
@@ -230,9 +231,9 @@ export class RunView implements View {
       announce(`${run.name}: ${pulse.state}`);
     }
     if (changed || (pulse.epoch ?? 0) > epoch + 1 || Object.keys(pulse.newest).some((name) => !known.has(name))) this.reload();
-    const isNew = (what: "events" | "audit" | "notes" | "console" | "media"): boolean => pulse[what] !== this.seen[what];
+    const isNew = (what: "events" | "audit" | "notes" | "console" | "media" | "attempt"): boolean => pulse[what] !== this.seen[what];
     if (isNew("events") || isNew("audit")) this.askHistory();
-    if (isNew("events") || isNew("audit") || isNew("notes")) this.reload();
+    if (isNew("events") || isNew("audit") || isNew("notes") || isNew("attempt")) this.reload();
     if (isNew("console") && this.tabs.current === "console") this.text?.refresh();
     if (isNew("media") && this.tabs.current === "media") this.media?.refresh();
     this.seen = pulse;

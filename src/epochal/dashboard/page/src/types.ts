@@ -225,5 +225,6 @@ export interface Pulse {
   media: number;
   console: number;
   notes: number;
+  attempt: number; // the newest one
   ask: boolean; // now is the time to ask for what is new of the curves
 }
