@@ -126,6 +126,18 @@ def test_a_run_that_is_deleted_leaves_the_comparison_to_the_others(folder, two, 
         page.locator("header .live:not(.away)", has_text="live").wait_for()
 
 
+def test_a_run_that_cannot_be_read_says_why(folder, browser):
+    (folder / "broken").mkdir(parents=True)
+    (folder / "broken" / "run.db").write_bytes(b"no database" * 1000)
+    with served(folder) as link, a_page(browser, link, tolerate="404") as page:
+        row = page.locator("tr", has=page.get_by_role("link", name="broken", exact=True))
+        row.get_by_text("file is not a database").wait_for()
+        assert row.locator(".col-progress, .col-duration").all_inner_texts() == ["–", "–"]
+        row.get_by_role("link").click()
+        page.get_by_role("alert").get_by_text("file is not a database").wait_for()
+        page.get_by_role("heading", name="This run could not be opened.").wait_for()
+
+
 @pytest.mark.parametrize("micro", [1, 3])
 def test_the_last_points_of_a_training_are_shown(folder, browser, micro):
     """Also of a training that ends between two times at which the page asks, and with several batches to a step."""

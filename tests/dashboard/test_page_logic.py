@@ -212,6 +212,15 @@ def test_numbers_are_short(evaluate, value, shown):
     assert evaluate("return page.format.number(value)", value=value) == shown
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([0.99812, 0.99814, 0.99816], ["0.99812", "0.99814", "0.99816"]), ([1.0, 1.1, 1.2], ["1", "1.1", "1.2"]),
+     ([-0.5, 0, 0.5], ["-0.5", "0", "0.5"]), ([1.2e-4, 1.25e-4], ["1.2e-4", "1.25e-4"]), ([3], ["3"])],
+)  # fmt: skip
+def test_neighbours_on_an_axis_are_told_apart(evaluate, values, shown):
+    assert evaluate("return page.format.ticksOf(values)", values=values) == shown
+
+
 def test_runs_without_a_value_are_last_in_both_orders(evaluate):
     runs = [{"name": str(at), "best_fitness": value} for at, value in enumerate([0.5, None, 0.9])]
     for down, order in ((True, ["2", "0", "1"]), (False, ["0", "2", "1"])):

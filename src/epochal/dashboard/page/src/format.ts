@@ -16,6 +16,14 @@ export function number(value: number | null | undefined, digits = 4): string {
   return PARTS.format(Number(value.toPrecision(digits)));
 }
 
+/** The texts of an axis: of as many digits as tell neighbours apart. */
+export function ticksOf(values: number[]): string[] {
+  const step = Math.min(...values.slice(1).map((value, at) => Math.abs(value - (values[at] ?? 0))));
+  const size = Math.max(...values.map(Math.abs));
+  const digits = step > 0 && Number.isFinite(step) ? Math.ceil(Math.log10(size / step)) + 2 : 3;
+  return values.map((value) => number(value, Math.min(8, Math.max(3, digits))));
+}
+
 export function whole(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : WHOLE.format(Math.round(value));
 }

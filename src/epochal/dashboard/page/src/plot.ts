@@ -4,7 +4,7 @@ import uPlot from "uplot";
 import { distances, tick, type AxisName } from "./axis.js";
 import { isBanded, middle, nearest, place, smooth, type Columns, type Value } from "./columns.js";
 import { h } from "./dom.js";
-import { number } from "./format.js";
+import { number, ticksOf } from "./format.js";
 import { band, trace, type Ground, type Part } from "./paint.js";
 import { faint, ink } from "./palette.js";
 
@@ -105,7 +105,7 @@ function options(form: Form, width: number, paint: (plot: uPlot) => void, hooks:
     series: [{}, { stroke: "transparent", width: 0, points: { show: false }, paths: () => null }], // ranges the scales
     axes: [
       { ...axis, size: 26, gap: 4, space: 64, incrs: distances(form.axis), values: (plot, splits) => ticks(plot, splits, form.axis) },
-      { ...axis, size: 56, gap: 6, space: 34, values: (_plot, splits) => splits.map((one) => (one === null ? "" : number(one, 3))) },
+      { ...axis, size: 56, gap: 6, space: 34, values: (_plot, splits) => (form.log ? splits.map((one) => (one === null ? "" : number(one, 3))) : ticksOf(splits)) },
     ],
     cursor: {
       y: false, drag: { x: true, y: false, setScale: false },

@@ -70,8 +70,7 @@ export class RunView implements View {
       if (this.closed) return;
     } catch (error) {
       if (isAway(error) && !this.closed) this.clock = window.setTimeout(() => void this.open(tab), RETRY);
-      const gone = error instanceof ApiError && error.status === 404;
-      this.element.replaceChildren(failed(error, gone ? "There is no such run here. It may have been moved or deleted." : "This run could not be opened."));
+      this.element.replaceChildren(failed(error, "This run could not be opened."));
       return;
     }
     this.build(tab);

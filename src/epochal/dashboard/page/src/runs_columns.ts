@@ -18,11 +18,12 @@ export interface Column {
 const ORDER = ["running", "paused", "failed", "crashed", "stopped", "interrupted", "preempted", "finished"];
 
 function seconds(run: RunRow): number | null {
-  if (run.started === null) return null;
+  if (run.started === null || run.error) return null;
   return (run.ended ?? (isOver(run.state) ? run.beat : null) ?? Date.now() / 1000) - run.started;
 }
 
 function progress(run: RunRow): (Node | string)[] {
+  if (run.error) return ["–"];
   const done = run.epoch === null ? 0 : run.epoch + 1;
   if (!run.num_epochs) return [run.step === null ? "–" : `step ${whole(run.step)}`];
   const share = isOver(run.state) && run.state === "finished" ? 1 : done / run.num_epochs;
@@ -33,7 +34,7 @@ function name(run: RunRow): (Node | string)[] {
   const tags = run.tags.map((tag) => h("span", { class: "tag" }, tag));
   const folder = run.path.split("/").slice(0, -1).join("/");
   return [h("a", { href: `#/run/${run.id}`, class: "run-link" }, run.name), ...tags,
-    h("small", {}, [run.trainer, folder].filter(Boolean).join(" · "))];
+    h("small", {}, [run.error ?? run.trainer, folder].filter(Boolean).join(" · "))];
 }
 
 export const COLUMNS: Column[] = [

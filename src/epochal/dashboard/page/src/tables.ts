@@ -42,9 +42,11 @@ export function checkpointTable(rows: CheckpointRow[]): HTMLElement {
 }
 
 export function callbackTable(rows: CallbackRow[]): HTMLElement {
-  return table("Callbacks", ["Callback", "With", "Decisions", "Calls", "Time"],
+  const made = table("Callbacks", ["Callback", "With", "Decisions", "Calls", "Time"],
     rows.map((row) => [h("b", {}, row.name), h("code", {}, row.what), whole(row.decisions), whole(row.calls), duration(row.seconds)]),
     "No callback was added to this run.");
+  const untold = rows.length > 0 && rows.every((row) => row.calls === null);
+  return untold ? h("div", {}, made, h("p", { class: "muted" }, "Calls and time stand here at the end of a training that measures them: Progress(callback_times=True).")) : made;
 }
 
 export function auditTable(rows: AuditRow[]): HTMLElement {

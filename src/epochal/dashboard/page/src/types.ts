@@ -30,6 +30,7 @@ export interface RunRow {
   spark: { name: string; values: (number | null)[] } | null;
   tags: string[];
   control: boolean;
+  error?: string; // why it is unreadable
 }
 
 export interface CurveHead extends Extremes {
