@@ -313,6 +313,16 @@ def test_what_a_command_of_ones_own_asks_for_is_asked_for_by_who_sent_it():
     assert result.stop_reason == "ann: enough"
 
 
+def test_a_rate_that_a_command_of_ones_own_changes_is_written_down_as_a_rate():
+    def own(run):
+        run.command("halve")(lambda run: run.scale_lr(0.5))
+
+    result, desk = send(((0, 1), "halve", {}), own=own)
+    assert [row[:3] for row in desk.notes if row[0] == "rate"] == [("rate", "learning rate times 0.5", "ann")]
+    assert [row[:3] for row in desk.notes if row[0] == "command"] == [("command", "halve", "ann")]
+    assert result.lrs == [0.05] * 3
+
+
 @pytest.mark.parametrize(
     ("function", "wrong"),
     [
@@ -412,6 +422,26 @@ def test_a_validation_in_a_pause_is_done_and_then_it_waits_on():
     assert later.waited == [(1, 1), (1, 1)]
     assert desk.final()["1"] == ("applied", "val/loss 0.5", (1, 1))
     assert result.end_reason == "completed"
+
+
+@pytest.mark.parametrize("event", ["on_val_end", "on_fit_epoch_end"])
+def test_at_the_end_of_an_epoch_it_waits_where_it_can_save_and_a_validation_is_refused_at_once(event):
+    def act(run):
+        for name in ("validate", "save"):
+            run.engine.requests.add_command(Command(name, name, {}, "ann"))
+        end = time.monotonic() + 5
+        while desk.final().get("save", ("",))[0] != "applied" and time.monotonic() < end:
+            time.sleep(0.01)
+        answered.append([state for _, state, *_ in desk.answers])
+        run.proceed()
+
+    later, desk, answered = Later(act), Desk(), []
+    result = simulate([pause_at(1, 3, event), later.callback(), desk], EPOCHS, batches=4)
+    check_events(result.events)
+    why = "it waits at the end of an epoch, where no other can begin; let it continue first"
+    assert desk.final()["validate"] == ("refused", why, (1, 3))
+    assert answered == [["refused", "taken", "applied"]]
+    assert (later.waited, [one.manifest.step for one in result.run.checkpoints]) == ([(1, 3)], [8])
 
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted")])

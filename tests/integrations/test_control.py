@@ -180,6 +180,36 @@ def check_audit(stored, desk, expected):
         asking.ask(stored, "save", {}, by="ann")
 
 
+class AtTheEnd(Desk):
+    """Pauses in the validation that ends an epoch, or behind its last batch; lets it continue once a save is answered."""
+
+    def on_pause(self, run):
+        self.waited.append((run.epoch, run.batch))
+
+        def later():
+            self.queue("save then", "save", {})
+            end = time.monotonic() + 5
+            with closing(open_to_tell(self.file)) as connection:
+                while outcome(connection, "save then")["state"] != "applied" and time.monotonic() < end:
+                    time.sleep(0.01)
+                self.found = outcome(connection, "save then")
+            self.queue("continue then", "continue", {})
+
+        threading.Thread(target=later).start()
+
+
+@pytest.mark.parametrize("place", ["behind the last batch", "in the validation"])
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_training_that_waits_at_the_end_of_an_epoch_can_be_saved(made, name, place):
+    pause = {"pause": ("pause", {})}
+    desk = AtTheEnd({(0, 3): pause}) if place == "behind the last batch" else AtTheEnd({}, pause.items())
+    run = made(name)([desk], 1)
+    assert desk.found["state"] == "applied"
+    assert desk.waited == [(0, 3)]
+    assert run.end_reason == "completed"
+    assert [one.manifest.pinned for one in run.checkpoints] == [True]
+
+
 # -- what a trainer's own side decides by -------------------------------------------------------------------------------
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epochal.core.control import check_arguments, verb_named, verbs_of, why_not
-from epochal.core.errors import EpochalError
+from epochal.core.errors import CapabilityError, EpochalError
 from epochal.core.log import log
+from epochal.core.pausing import validates_next
 from epochal.core.rates import check_group
 from epochal.core.requests import Command, RateRequest, SaveRequest, StopRequest, ValidationRequest
 
@@ -218,7 +219,11 @@ def proceed(orders: Orders, command: Command, given: dict[str, Any], ended: "End
 
 def validate(orders: Orders, command: Command, given: dict[str, Any], ended: "Ended") -> Later:
     """Validate between two batches, for people to look at: policies do not count it."""
-    orders.engine.requests.add_validation(ValidationRequest(REASON, command.by, counts=False, command=command.id))
+    engine = orders.engine
+    if engine.requests.paused and not validates_next(engine, ended):  # it would wait as long as the pause lasts
+        where = "a validation" if ended == "validation" else "an epoch"
+        raise CapabilityError(f"it waits at the end of {where}, where no other can begin; let it continue first")
+    engine.requests.add_validation(ValidationRequest(REASON, command.by, counts=False, command=command.id))
     return Later("a validation comes behind this batch")
 
 

@@ -17,7 +17,15 @@ def waits(engine: "Engine", ended: "Ended") -> bool:
     requests = engine.requests
     if not requests.paused or requests.stops or requests.signals or requests.rollbacks or not engine.in_training:
         return False
+    if ended != "epoch" and epoch_ends(engine):  # no step is left in it, and nothing could be saved before its end
+        return False
     return not (requests.validations and validates_next(engine, ended))
+
+
+def epoch_ends(engine: "Engine") -> bool:
+    """Say whether the end of the epoch is what comes next, a validation at most before it."""
+    last = engine.num_batches is not None and engine.batch + 1 >= engine.num_batches
+    return engine.batches_done or (engine.saves_wait and last)
 
 
 def validates_next(engine: "Engine", ended: "Ended") -> bool:

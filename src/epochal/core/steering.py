@@ -160,10 +160,9 @@ class Steering:
             self.engine.take_over_rates()
 
     def note(self, kind: str, text: str, by: str) -> None:
-        """Have something that was asked for written down in the run's store; commands are, when they are done."""
-        engine = self.engine
-        if engine.note is not None and engine.orders.by is None:
-            engine.note(kind, text, by, {})
+        """Have something that was asked for written down in the run's store."""
+        if self.engine.note is not None:
+            self.engine.note(kind, text, by, {})
 
     def too_late(self, what: str) -> None:
         """Say that a request came while no training runs."""
