@@ -124,6 +124,31 @@ class BackOnce(Callback):
             run.roll_back("once")
 
 
+def test_batches_that_share_the_step_of_a_save_are_neither_doubled_nor_lost(tmp_path):
+    def accumulate(*, resume, dies):
+        net = torch.nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        with Loop(model=net, optimizer=optimizer, dir=tmp_path, name="a", resume=resume) as run:
+            for epoch in run.epochs(2):
+                for _ in run.batches(range(12)):
+                    net(torch.ones(1, 1)).sum().backward()
+                    if run.batch % 4 == 3:
+                        optimizer.step()
+                    run.log({"loss": float(12 * epoch + run.batch)})
+                    if dies and (epoch, run.batch) == (1, 3):
+                        run.save("to go on from here")
+                    if dies and (epoch, run.batch) == (1, 6):
+                        raise RuntimeError("here it dies")
+
+    with pytest.raises(RuntimeError, match="here it dies"):
+        accumulate(resume=False, dies=True)
+    accumulate(resume=True, dies=False)
+    stored = epochal.runs.open(tmp_path)["a"]
+    assert stored.attempts[-1]["from_step"] == 4
+    assert stored.metric("loss").value.tolist() == [float(value) for value in range(24)]
+    assert (stored.newest()["loss"]["count"], len(stored.ranges("loss"))) == (24, 24)
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_rollback_begins_another_attempt_also_inside_an_epoch(inside, tmp_path):
     saving = Checkpoint(Every(epochs=1), keep_last=4, keep_best=0)

@@ -91,7 +91,7 @@ def epochs(connection: sqlite3.Connection) -> list[dict[str, Any]]:
         WHERE attempt = ? AND (last_step, epoch) < (?, ?) ORDER BY epoch LIMIT ?"""
     found: list[dict[str, Any]] = []
     for stretch in stretches_of(connection):
-        found += rows(connection, query, stretch.attempt, *stretch.end, MOST)
+        found += rows(connection, query, stretch.attempt, *stretch.end[:2], MOST)
     return found
 
 

@@ -4,20 +4,28 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import reduce
+from math import inf
 from typing import Any, NamedTuple
 
 from epochal.runs.points import BUCKET, Points, Range, decode, extremes
 
 LAST = 1 << 62  # a step, or an epoch, that no training comes to
 ATTEMPTS = """SELECT id, from_step, from_epoch, from_step = 0 OR EXISTS (SELECT 1 FROM epochs e WHERE
-    e.epoch = a.from_epoch - 1 AND e.last_step = a.from_step AND e.attempt < a.id) FROM attempts a ORDER BY id"""
+    e.epoch = a.from_epoch - 1 AND e.last_step = a.from_step AND e.attempt < a.id), (SELECT max(e.time) FROM events e
+    WHERE a.from_step > 0 AND e.kind = 'save' AND e.step = a.from_step AND e.attempt < a.id) FROM attempts a
+    ORDER BY id"""
+Attempts = Sequence[tuple[int, int, int, bool, float | None]]
 
 
 class End(NamedTuple):
-    """Where what an attempt has measured was measured again: behind a step, and at that step from an epoch on."""
+    """Where what an attempt has measured was measured again: behind a step, and at that step from an epoch on.
+
+    ``saved``: what was measured at that step until then was not, whatever its epoch.
+    """
 
     step: int = LAST
     epoch: int = LAST
+    saved: float = -inf
 
     def is_before(self, step: int, epoch: int) -> bool:
         """Say whether what was measured there was measured again.
@@ -25,23 +33,25 @@ class End(NamedTuple):
         >>> End(100, 5).is_before(100, 5), End(100, 5).is_before(100, 4), End(100).is_before(100, 5)
         (True, False, False)
         """
-        return (step, epoch) >= self
+        return (step, epoch) >= self[:2]
 
     def covers(self, step: int) -> bool:
         """Say whether all that was measured up to a step counts, whatever its epoch."""
-        return (step, LAST) <= self
+        return (step, LAST) <= self[:2]
 
 
 class Stretch(NamedTuple):
     """What counts of an attempt: all before ``end``.
 
     ``again``: the step behind which it began inside an epoch; what it measures at that very step, as a validation that
-    comes after a save, counts for what attempts before have measured there. -1 where it began with an epoch.
+    comes after a save, counts for what attempts before have measured there after ``saved``. -1 where it began with an
+    epoch.
     """
 
     attempt: int
     end: End = End()
     again: int = -1
+    saved: float = -inf
 
 
 class Newest(NamedTuple):
@@ -58,27 +68,28 @@ class Newest(NamedTuple):
     count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def ends(attempts: Sequence[tuple[int, int, int, bool]]) -> list[Stretch]:
-    """Return what later attempts have left of each, from (number, from_step, from_epoch, began with that epoch).
+def ends(attempts: Attempts) -> list[Stretch]:
+    """Return what later attempts have left of each, from (number, from_step, from_epoch, began with that epoch, save).
 
-    >>> [tuple(one.end) for one in ends([(1, 0, 0, True), (2, 100, 5, True), (3, 50, 2, True)])][:2]
+    >>> [one.end[:2] for one in ends([(1, 0, 0, True, None), (2, 100, 5, True, None), (3, 50, 2, True, None)])][:2]
     [(50, 2), (50, 2)]
     """
     found: list[Stretch] = []
     end = End()
-    for number, step, epoch, whole in reversed(attempts):
-        found.append(Stretch(number, end, -1 if whole else step))
+    for number, step, epoch, whole, saved in reversed(attempts):
+        found.append(Stretch(number, end, -1 if whole else step, -inf if saved is None else saved))
         end = min(end, End(step, epoch if whole else LAST))
     return found[::-1]
 
 
-def current(attempts: Sequence[tuple[int, int, int, bool]]) -> list[Stretch]:
+def current(attempts: Attempts) -> list[Stretch]:
     """Return what counts of the attempts that no later one has repeated wholly.
 
-    >>> [one.attempt for one in current([(1, 0, 0, True), (2, 100, 5, True), (3, 50, 2, True)])]
+    >>> [one.attempt for one in current([(1, 0, 0, True, None), (2, 100, 5, True, None), (3, 50, 2, True, None)])]
     [1, 3]
     """
-    return [one for one, (_, step, epoch, _) in zip(ends(attempts), attempts, strict=True) if (step, epoch) < one.end]
+    both = zip(ends(attempts), attempts, strict=True)
+    return [one for one, (_, step, epoch, *_) in both if (step, epoch) < one.end[:2]]
 
 
 def stretches_of(connection: sqlite3.Connection) -> list[Stretch]:
@@ -97,7 +108,7 @@ def cut(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch
         query = "SELECT first_step FROM chunks WHERE series = ? AND attempt = ? ORDER BY first LIMIT 1"
         first = connection.execute(query, (series, one.attempt)).fetchone()
         if first is not None and first[0] <= one.again:
-            limit = min(limit, End(first[0], -1))
+            limit = min(limit, End(first[0], -1, one.saved))
     return found[::-1]
 
 
@@ -172,7 +183,9 @@ def upto(points: Points, end: End) -> Points:
     if not len(points) or end.covers(steps[-1]):
         return points
     first = bisect_left(steps, end.step)
-    return points.part(0, bisect_left(points.epochs, end.epoch, first, bisect_right(steps, end.step, first)))
+    last = bisect_right(steps, end.step, first)
+    again = bisect_left(points.epochs, end.epoch, first, last)
+    return points.part(0, max(again, bisect_right(points.times, end.saved, first, last)))
 
 
 def before(connection: sqlite3.Connection, series: int, stretches: Sequence[Stretch], attempt: int) -> Newest | None:
