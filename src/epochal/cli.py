@@ -216,7 +216,7 @@ def save(run: Run, wait: Wait = 10.0, as_json: AsJson = False) -> None:
 @app.command("set-lr")
 def set_lr(
     run: Run,
-    value: Annotated[str, typer.Argument(help="The learning rate, or schedule to give it back.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="The learning rate, or schedule.")],
     group: Group = None,
     wait: Wait = 10.0,
     as_json: AsJson = False,
@@ -230,7 +230,7 @@ def set_lr(
 @app.command("scale-lr")
 def scale_lr(
     run: Run,
-    factor: Annotated[float, typer.Argument(help="What the learning rate is multiplied by, for good.")],
+    factor: Annotated[float, typer.Argument(metavar="FACTOR", help="It multiplies the rate, for good.")],
     group: Group = None,
     wait: Wait = 10.0,
     as_json: AsJson = False,
@@ -260,7 +260,7 @@ def validate(run: Run, wait: Wait = 600.0, as_json: AsJson = False) -> None:
 @app.command()
 def do(
     run: Run,
-    name: Annotated[str, typer.Argument(help="A command that the script declares with @run.command.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One that it declares with @run.command.")],
     arguments: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     wait: Wait = 10.0,
     as_json: AsJson = False,
