@@ -233,6 +233,30 @@ def test_what_somebody_wrote_into_the_table_by_hand_does_no_harm(tmp_path):
     assert max(map(len, training.result)) < 300
 
 
+def test_a_file_that_somebody_holds_is_told_in_one_line(tmp_path, capsys):
+    def own(run):
+        run.command("long")(lambda run: time.sleep(0.5))
+
+    def act(training):
+        stored = StoredRun(training.folder)
+        busy, one = ask(stored, "long", {}, by="t"), ask(stored, "save", {}, by="t")
+        with closing(open_to_tell(stored.file)) as connection:
+            until(lambda: outcome(connection, busy)["state"] == "taken")
+            connection.execute("BEGIN IMMEDIATE")
+            found = answer(stored, one, seconds=0.1)
+            connection.execute("ROLLBACK")
+        return found, training.say("save")
+
+    training = Training(tmp_path, act, declare=own)
+    training.run()
+    found, after = training.result
+    assert (found["name"], found["state"] in ("queued", "taken")) == ("save", True)
+    assert (
+        found["answer"] == f"{tmp_path / 'run' / 'run.db'}: database is locked; it may still be done, within a minute"
+    )
+    assert after == 0
+
+
 def test_a_queue_that_cannot_be_read_stays_for_the_next_look(tmp_path):
     training = Training(tmp_path, lambda training: None)
     training.run()

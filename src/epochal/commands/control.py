@@ -8,9 +8,10 @@ from typing import Any
 
 from epochal.core.errors import ArgumentError
 from epochal.runs.asking import Refused, answer, ask, offered
+from epochal.runs.commands import OPEN
 from epochal.runs.stored import StoredRun
 
-STATUS = {"applied": 0, "refused": 1, "expired": 1, "taken": 3}  # how a command ended -> the exit status
+STATUS = {"applied": 0, "refused": 1, "expired": 1, "taken": 3, "queued": 3}  # how a command ended -> the exit status
 SCHEDULE = "schedule"  # in place of a rate: what the trainer's own schedule says
 
 
@@ -33,8 +34,10 @@ def in_words(row: Mapping[str, Any]) -> str:
     'stop: applied at step 12, in epoch 4: the training ends here'
     """
     where = "" if row["step"] is None else f" at step {row['step']}, in epoch {row['epoch'] + 1}"
-    state = "not applied yet" if row["state"] in ("taken", "queued") else row["state"]
-    return f"{row['name']}: {state}{where}{': ' if row['answer'] else ''}{row['answer'] or ''}"
+    waits = row["state"] in OPEN
+    state = "not applied yet" if waits else row["state"]
+    text = row["answer"] or ("the training is busy, and does it at its next safe point" if waits else "")
+    return f"{row['name']}: {state}{where}{': ' if text else ''}{text}"
 
 
 def who() -> str:

@@ -61,22 +61,26 @@ def ask(
 def answer(run: StoredRun, id: str, *, seconds: float) -> dict[str, Any]:  # noqa: A002  # the command's
     """Wait for what becomes of a command: its row, "applied", "refused" or "expired", or "taken" where it waits still.
 
-    What nobody has taken by then is void, so that it is not done much later; so is what a training that died left.
+    What nobody has taken by then is void, so that it is not done much later; so is what a training that died left. It
+    stays "queued" where somebody else holds the file, so that nothing could be made void.
     """
     end, next_look = time.monotonic() + seconds, time.monotonic() + 1.0
+    row: dict[str, Any] = {"id": id, "name": "command", "state": "queued", "step": None, "epoch": None, "answer": None}
     with closing(open_to_tell(run.file)) as connection:
         while True:
-            row = outcome(connection, id)
             now = time.monotonic()
-            if row["state"] not in OPEN:
-                return row
-            if now >= next_look or now >= end:
-                next_look = now + 1.0
-                state = run.state
-                if state not in ALIVE:
+            try:
+                row = outcome(connection, id)
+                if row["state"] not in OPEN:
+                    return row
+                if (now >= next_look or now >= end) and (state := run.state) not in ALIVE:
                     give_up(connection, id, f"the training is {state}", taken=True)
                     return outcome(connection, id)
-            if now >= end:
-                give_up(connection, id, f"the training did not take it within {seconds:g} s")
-                return outcome(connection, id)
+                if now >= end:
+                    give_up(connection, id, f"the training did not take it within {seconds:g} s")
+                    return outcome(connection, id)
+            except sqlite3.Error as error:
+                if now >= end:
+                    return {**row, "answer": f"{run.file}: {error}; it may still be done, within a minute"}
+            next_look = now + 1.0 if now >= next_look else next_look
             time.sleep(LOOK)
