@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from epochal.core.metrics import FLOATS
 from epochal.core.requests import Command
-from epochal.core.tensors import read
+from epochal.core.tensors import are_plain, read
 from epochal.runs.book import MOST_BYTES, MOST_ROWS, Block, Book, Row, clean, whole
 from epochal.runs.commands import expire_old, take_queued
 from epochal.runs.console import KEPT, Console
@@ -35,6 +35,7 @@ START = 60.0  # seconds between the starts of the processes of one training
 CROWD = 20_000  # entries that wait before the training thread takes some over itself
 SOON = 2.0  # seconds for which the end of a training tries again to write where the disk refuses
 SOME = 256  # of them at a time
+FIRST = 64  # values of many that tell of which kind they are
 writers: "WeakSet[StoreWriter]" = WeakSet()  # of this process
 
 
@@ -232,7 +233,9 @@ class StoreWriter:
     def read(self, values: list[Any]) -> "array[float]":
         """Return values as floats, NaN for one that cannot be read."""
         try:
-            return array("d", values if FLOATS.issuperset(map(type, values)) else read(values))
+            # The first of them tell whether tensors come at all, which would make a sum of as many kernels.
+            plain = FLOATS.issuperset(map(type, values[:FIRST])) and are_plain(values)
+            return array("d", values if plain else read(values))
         except Exception as error:
             self.error = error
             return array("d", [self.read_one(value) for value in values])
