@@ -146,6 +146,19 @@ def test_a_stop_with_the_epoch_waits_for_its_end():
     assert [(state, at) for _, state, _, at in desk.answers] == [("taken", (1, 1)), ("applied", (1, 3))]
 
 
+def test_a_stop_with_the_epoch_says_in_a_pause_that_it_waits_for_its_end():
+    def act(run):
+        run.engine.requests.add_command(Command("1", "stop", {"when": "epoch"}, "ann"))
+        run.engine.requests.add_command(Command("2", "continue", {}, "ann"))
+
+    result, desk = send(others=[pause_at(1, 1), Later(act).callback()])
+    assert [text for one, _, text, _ in desk.answers if one == "1"] == [
+        "it stops at the end of this epoch, once it continues",
+        "the training ends with this epoch",
+    ]
+    assert result.epochs_run == 2
+
+
 def test_a_stop_inside_an_accumulation_group_is_answered_when_its_step_is_done(drive):
     desk = Desk()
     driver = drive(desk).begin()
@@ -303,6 +316,18 @@ def test_an_error_in_a_command_of_ones_own_is_the_answer_and_the_training_goes_o
     assert desk.final()["break-0"][:2] == ("refused", "it failed: ZeroDivisionError: planted; the training goes on")
     assert result.end_reason == "completed"
     assert "planted" in caplog.text
+
+
+def test_a_command_of_ones_own_that_leaves_the_program_says_that_it_did():
+    def own(run):
+        @run.command("leave")
+        def leave(run):
+            raise SystemExit(3)
+
+    desk = Desk(((0, 1), "leave", {}), own=own)
+    with pytest.raises(SystemExit):
+        simulate([desk], EPOCHS, batches=4)
+    assert desk.final()["leave-0"] == ("refused", "it ended the training: SystemExit: 3", (0, 1))
 
 
 def test_what_a_command_of_ones_own_asks_for_is_asked_for_by_who_sent_it():

@@ -76,6 +76,9 @@ class Orders:
         except Exception as error:
             log().exception("the command %r of %s failed; the training goes on.", command.name, command.by)
             self.refuse(command.id, f"it failed: {type(error).__name__}: {error}; the training goes on")
+        except BaseException as error:  # which is to end the training
+            self.refuse(command.id, f"it ended the training: {type(error).__name__}: {error}")
+            raise
         else:
             self.later(command, said.text) if isinstance(said, Later) else self.done(command.id, said, command)
         finally:
@@ -162,7 +165,7 @@ def stop(orders: Orders, command: Command, given: dict[str, Any], ended: "Ended"
     engine = orders.engine
     if given["when"] == "epoch" and ended != "epoch":
         orders.at_epoch.append(command)
-        return Later("it stops at the end of this epoch")
+        return Later(f"it stops at the end of this epoch{', once it continues' if engine.requests.paused else ''}")
     engine.requests.stops.append(StopRequest(REASON, command.by))
     engine.requests.paused = False
     if ended == "epoch" or engine.stop_now():
