@@ -540,6 +540,17 @@ def test_what_waits_counts_as_if_it_had_been_taken_at_once_whenever_somebody_loo
         assert [*metrics.arrived(wait=True).get("c", ())] == watched
 
 
+def test_of_values_with_a_bad_one_among_them_none_is_taken():
+    metrics = Metrics()
+    metrics.watch("a")
+    metrics.log({"a": 0.5, "b": 1.0}, At(0, 0, 0), batch=True)
+    for bad in ({"a": 7.0, "b": "low"}, {"b": 3.0, "a": None}, {"a": 7.0, "new": []}):
+        with pytest.raises(ArgumentError, match="was logged with"):
+            metrics.log(bad, At(0, 1, 1), batch=True)
+    assert metrics.arrived(wait=True) == {"a": (0.5,)}
+    assert dict(metrics.history_row()) == {"a": 0.5, "b": 1.0}
+
+
 @pytest.mark.parametrize("bad", ["low", None, 10**400, [0.5]])
 def test_a_value_that_is_none_is_refused_also_after_many_that_are(bad):
     metrics = Metrics()

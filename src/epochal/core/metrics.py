@@ -260,23 +260,23 @@ class Metrics(Mapping[str, float]):
         return names, row
 
     def log_each(self, values: Mapping[str, Scalar], at: Where, batch: bool, validation: bool) -> Logged:
-        """Take new values one by one."""
-        entries, kept, usual = self.entries, dict[str, Scalar](), batch and not validation
+        """Take new values one by one; if one of them is none, none is taken."""
+        entries, found, usual = self.entries, dict[Entry, Scalar](), batch and not validation
         for name, value in values.items():
             entry = entries.get(name)
             if entry is None:
                 name, usual = self.canonical(name), False
                 entry = entries.get(name) or self.entry(name)
-            arrivals = entry.arrivals
-            raw = value if type(value) is float else scalar(value, name, arrivals is not None)
-            if arrivals is not None:
-                arrivals.append(raw)
-                usual = False
+            usual = usual and entry.arrivals is None
+            found[entry] = value if type(value) is float else scalar(value, name, entry.arrivals is not None)
+        for entry, raw in found.items():
+            if entry.arrivals is not None:
+                entry.arrivals.append(raw)
             entry.take((raw,), at, batch=batch, validation=validation)
-            kept[name] = raw
+        names = tuple(entry.name for entry in found)
         if usual and len(self.usual) < USUAL:
-            self.usual.add(tuple(kept))
-        return tuple(kept), tuple(kept.values())
+            self.usual.add(names)
+        return names, tuple(found.values())
 
     def take_over(self) -> None:
         """Give the metrics what waits, each all of its values in one go."""
