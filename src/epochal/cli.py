@@ -184,7 +184,7 @@ def watch(run: Run) -> None:
     raise typer.Exit(status)
 
 
-Wait = Annotated[float, typer.Option(help="At most so many seconds for the answer.")]
+Wait = Annotated[float, typer.Option(min=0, help="At most so many seconds for the answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Group = Annotated[str | None, typer.Option(help="Of this parameter group only.")]
 

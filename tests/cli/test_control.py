@@ -341,6 +341,7 @@ def test_wrong_words_are_one_line_and_exit_status_2(tmp_path, monkeypatch, capsy
         (["set-lr", str(tmp_path / "run"), "fast"], "a learning rate is a number, or schedule, not 'fast'"),
         (["do", str(tmp_path / "run"), "x", "p"], "'p': an argument is key=value"),
         (["pause", str(tmp_path / "nobody")], "there is no run"),
+        (["save", str(tmp_path / "run"), "--wait", "-1"], "greater than or equal to 0"),
     ):
         monkeypatch.setattr(sys, "argv", ["epochal", *words])
         with pytest.raises(SystemExit) as left:
