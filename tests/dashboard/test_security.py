@@ -394,6 +394,9 @@ def test_an_oversized_head_is_refused(client):
         with suppress(OSError):  # what is left of it is not read
             assert client.get("/api/runs", **long).status in (400, 431)
     assert client.get(f"/api/runs?since={'1' * 20_000}").status == 431
+    assert (
+        client.get("/api/runs", **{f"x{number}": "" for number in range(2000)}).status == 431
+    )  # many, each of them short
     assert client.get("/api/runs").status == 200
 
 

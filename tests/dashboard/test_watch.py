@@ -123,6 +123,18 @@ def test_a_terminal_obeys_nothing_that_a_run_says(runs):
     assert "\x1b]0" not in "".join(piped(runs / "digits")[0])
 
 
+def test_who_waits_for_a_run_is_told_so(runs):
+    text = io.StringIO()
+    aside = (runs / "digits").rename(runs / "aside")
+
+    def begin(seconds):
+        if not (runs / "digits").exists():
+            aside.rename(runs / "digits")
+
+    assert watch(runs / "digits", Console(file=text, force_terminal=True, width=200), begin) == 0
+    assert text.getvalue().startswith("Nothing is written there yet")
+
+
 def test_a_run_whose_store_is_not_there_yet_is_waited_for(runs):
     (runs / "digits").rename(runs / "later")
     waited = []

@@ -37,6 +37,8 @@ def watch(folder: Path, console: "Console", pause: Callable[[float], None] = sle
     from epochal.commands.watch_view import Lines, Live
 
     run, state = StoredRun(folder.resolve()), "running"
+    if console.is_terminal and not run.file.exists():
+        console.print("Nothing is written there yet; the first log is waited for. Ctrl-C ends this.")
     with (Live if console.is_terminal else Lines)(console, run.name) as view:
         for seen in moments(run, pause):
             view.show(seen)

@@ -111,7 +111,7 @@ class Guard:
     def check(self, scope: Scope) -> Response | None:
         """Raise Refused unless every rule is kept; return the answer where a token was handed over."""
         access, headers, method = self.access, Headers(scope=scope), scope["method"]
-        told = sum(len(name) + len(value) for name, value in scope["headers"])
+        told = sum(len(name) + len(value) + 4 for name, value in scope["headers"])  # and ": " and the line's end
         if told + len(scope["raw_path"]) + len(scope["query_string"]) > HEAD:
             raise Refused(431, f"a request's head has at most {HEAD} bytes")
         hosts = headers.getlist("host")
