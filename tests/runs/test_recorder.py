@@ -429,3 +429,17 @@ def test_of_two_launches_that_begin_at_a_time_each_rank_joins_its_own(tmp_path, 
     monkeypatch.delenv("MASTER_PORT")
     (made["1002"] / "run.json").write_text('{"name": "sweep-2", "base": "sweep"}')  # without a launcher
     assert of_rank_0(RunFolder(tmp_path, "sweep"), 0.0) == made["1002"]
+
+
+def test_what_is_logged_while_no_training_runs_is_said_once_and_in_one_it_is_not(tmp_path, caplog):
+    with Loop(model=torch.nn.Linear(1, 1), dir=tmp_path, name="heard") as run:
+        for _ in run.epochs(1):
+            for _ in run.batches(range(2)):
+                run.log({"train/loss": 1.0})
+        run.log({"test/loss": 0.5})
+        assert not caplog.records
+    run.log({"test/late": 0.5})
+    run.log_text("late", "too late")
+    assert [one.getMessage().partition(":")[0] for one in caplog.records] == ["heard"]
+    assert "test/loss" in epochal.runs.open(tmp_path)["heard"].metrics()
+    assert "test/late" not in epochal.runs.open(tmp_path)["heard"].metrics()

@@ -9,6 +9,7 @@ from epochal.core.engine import Engine
 from epochal.core.errors import ArgumentError, AttachError
 from epochal.core.fitness import Fitness, FitnessSpec
 from epochal.core.host import Boxes, Samples
+from epochal.core.log import log
 from epochal.core.metrics import Metrics
 from epochal.core.roster import Roster
 from epochal.core.steering import Steering
@@ -79,6 +80,7 @@ class Run(Steering):
         self.recorder: Any = None  # what records it in its store, where it has one
         self.on_detach: Callable[[], None] | None = None
         self.detached = False
+        self.unheard = False  # something was logged that nobody records, and that was said
 
     def __repr__(self) -> str:
         state = "running" if self.engine.active else "idle"
@@ -225,13 +227,16 @@ class Run(Steering):
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Take metrics: numbers, or tensors of one element, which stay tensors until somebody reads them."""
+        engine = self.engine
         try:
-            self.engine.log(metrics)
+            engine.log(metrics)
         except AttributeError:
             if hasattr(metrics, "items"):
                 raise
             example = 'run.log({"train/loss": 0.5})'
             raise ArgumentError(f"log takes a mapping, such as {example}, not {metrics!r}") from None
+        if not engine.sinks:
+            check_heard(self)
 
     def skip_step(self) -> None:
         """Leave out the optimizer step that is about to be done, in ``before_step``; it does not count."""
@@ -254,13 +259,11 @@ class Run(Steering):
         for one in boxes:
             if len(one.get("box", ())) != 4:
                 raise ArgumentError(f'{name!r}: boxes are mappings such as {{"box": (0, 0, 9, 9)}}, not {one!r}')
-        if self.engine.sinks:
-            self.engine.publish("image", {name: image}, boxes=boxes)
+        hand(self, "image", {name: image}, boxes)
 
     def log_text(self, name: str, text: str) -> None:
         """Take a text, such as a sample that the model wrote; of a long one the first million characters are kept."""
-        if self.engine.sinks:
-            self.engine.publish("text", {name: str(text)})
+        hand(self, "text", {name: str(text)})
 
     def log_histogram(self, name: str, values: Any, bins: int = 64) -> None:
         """Take the distribution of an array's, a tensor's or a list's values; it is counted off this thread.
@@ -269,8 +272,7 @@ class Run(Steering):
         """
         if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"{name!r}: bins must be a whole number of at least 1, not {bins!r}")
-        if self.engine.sinks:
-            self.engine.publish("histogram", {name: Samples(values, bins)})
+        hand(self, "histogram", {name: Samples(values, bins)})
 
     def add_callback(
         self, event: str, fn: Function, every: int | None = None, once: bool = False, guarded: bool = False
@@ -349,3 +351,24 @@ class Run(Steering):
     def time_callbacks(self, on: bool = True) -> None:
         """Measure what each callback costs, for the summary at the end."""
         self.engine.dispatcher.time_calls(on)
+
+
+def hand(run: Run, kind: str, values: Mapping[str, Any], boxes: Boxes = ()) -> None:
+    """Hand something that is no number to whoever records it."""
+    if run.engine.sinks:
+        run.engine.publish(kind, values, boxes=boxes)
+    else:
+        check_heard(run)
+
+
+def check_heard(run: Run) -> None:
+    """Say once that what is logged now is not recorded, where no training runs."""
+    engine = run.engine
+    if engine.in_training or engine.in_validation or run.unheard:
+        return
+    run.unheard = True
+    log().warning(
+        "%s: what is logged before a training has started or after it has ended is not recorded; log it in"
+        " on_train_start or later, in a Loop below run.epochs(...) and inside its `with`",
+        run.name,
+    )
