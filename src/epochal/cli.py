@@ -187,6 +187,7 @@ def watch(run: Run) -> None:
 Wait = Annotated[float, typer.Option(min=0, help="At most so many seconds for the answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Group = Annotated[str | None, typer.Option(help="Of this parameter group only.")]
+NEGATIVE = {"ignore_unknown_options": True}  # -1 is a number, which the training refuses in words
 
 
 class When(StrEnum):
@@ -213,7 +214,7 @@ def save(run: Run, wait: Wait = 10.0, as_json: AsJson = False) -> None:
     _control(run, "save", {}, wait, as_json)
 
 
-@app.command("set-lr")
+@app.command("set-lr", context_settings=NEGATIVE)
 def set_lr(
     run: Run,
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The learning rate, or schedule.")],
@@ -227,7 +228,7 @@ def set_lr(
     _control(run, "set_lr", {"value": rate(value), "group": group}, wait, as_json)
 
 
-@app.command("scale-lr")
+@app.command("scale-lr", context_settings=NEGATIVE)
 def scale_lr(
     run: Run,
     factor: Annotated[float, typer.Argument(metavar="FACTOR", help="It multiplies the rate, for good.")],

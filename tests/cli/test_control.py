@@ -348,3 +348,12 @@ def test_wrong_words_are_one_line_and_exit_status_2(tmp_path, monkeypatch, capsy
             main()
         assert left.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_number_below_zero_is_no_option(tmp_path, monkeypatch, capsys):
+    Training(tmp_path, lambda training: None).run()
+    monkeypatch.setattr(sys, "argv", ["epochal", "scale-lr", str(tmp_path / "run"), "-1"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert "scale_lr: refused:" in capsys.readouterr().out
