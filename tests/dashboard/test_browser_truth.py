@@ -26,6 +26,11 @@ READ = """(chart) => { const said = document.querySelector('.sr[aria-live]'), pl
     return all; }"""
 
 
+LAST = """(last) => { const plot = document.querySelector('article[aria-label="train/loss"] [role=img]');
+    plot.dispatchEvent(new KeyboardEvent('keydown', { key: 'End', bubbles: true, cancelable: true }));
+    return document.querySelector('.sr[aria-live]').textContent === last; }"""
+
+
 class Steered:
     """A training that goes on as far as a test says."""
 
@@ -154,9 +159,7 @@ def test_the_last_points_of_a_training_are_shown(folder, browser, micro):
         curve = epochal.runs.open(folder)["digits"].metric("train/loss")
         last = f"step {curve.step[-1]}: {curve.value[-1]:g}"
         page.locator(".run-title .state.finished").wait_for()
-        page.wait_for_function(
-            f"last => ({READ})(document.querySelector('article[aria-label=\"train/loss\"]')).at(-1) === last", arg=last
-        )
+        page.wait_for_function(LAST, arg=last)
         assert len(curve.step) == 8 * micro
         if micro == 1:
             assert chart.evaluate(READ) == [
