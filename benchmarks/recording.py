@@ -298,7 +298,7 @@ def many(folder: Path, runs: int) -> dict[str, float]:
     for number in range(1, runs):
         shutil.copytree(folder / "run", folder / f"run-{number}")  # with the times of its files
     return {
-        way: min(in_process(listing, way, str(folder), limit=60) for _ in range(3))
+        way: min(in_process(listing, way, str(folder), limit=60) for _ in range(5))
         for way in ("page", "table", "filter")
     }
 
