@@ -217,7 +217,7 @@ def calls(folder: Path, way: Callable[[Path], Any], steps: int) -> dict[str, flo
 
 
 def cpu(folder: Path, rounds: int) -> dict[str, float]:
-    """Return the least CPU time of a call in us, with the store and without, where nothing else runs."""
+    """Return the least CPU time of a call in us, of calls in a row."""
     import torch
 
     best: dict[str, float] = {}
@@ -225,17 +225,15 @@ def cpu(folder: Path, rounds: int) -> dict[str, float]:
         "floats": {name: place / 3 for place, name in enumerate(NAMES)},
         "tensors": {name: torch.tensor(place / 3) for place, name in enumerate(NAMES)},
     }
-    for store in (False, True):
-        with epochal(folder / str(store), store=store) as log:
-            for _ in range(rounds):
-                for kind, one in values.items():
-                    start = time.thread_time_ns()
-                    for number in range(100):
-                        log(one, number)
-                    spent = (time.thread_time_ns() - start) / 1e5
-                    key = f"{kind} {'with' if store else 'without'}"
-                    best[key] = min(best.get(key, spent), spent)
-                    time.sleep(0.002)
+    with epochal(folder) as log:
+        for _ in range(rounds):
+            for kind, one in values.items():
+                start = time.thread_time_ns()
+                for number in range(100):
+                    log(one, number)
+                spent = (time.thread_time_ns() - start) / 1e5
+                best[kind] = min(best.get(kind, spent), spent)
+                time.sleep(0.002)
     return best
 
 
@@ -394,10 +392,8 @@ def limits(
     store = figures.get("store", {})
     rows: list[list[object]] = []
     for what, value, limit, unit in (
-        ("the store's part of `run.log`, 20 floats", cpu_times["floats with"] - cpu_times["floats without"], 2, "us"),
-        ("the store's part, 20 tensors", cpu_times["tensors with"] - cpu_times["tensors without"], 15, "us"),
-        ("`run.log` of 20 floats, calls in a row", cpu_times["floats with"], 2, "us"),
-        ("`run.log` of 20 tensors, calls in a row", cpu_times["tensors with"], 15, "us"),
+        ("`run.log` of 20 floats, calls in a row", cpu_times["floats"], 2, "us"),
+        ("`run.log` of 20 tensors, calls in a row", cpu_times["tensors"], 15, "us"),
         ("`run.log` of 20 floats between steps, half of the calls", store.get("floats p50"), 2, "us"),
         ("`run.log` of 20 tensors between steps, half of the calls", store.get("tensors p50"), 15, "us"),
         ("`run.log` of 20 floats between steps, 99 of 100 calls", store.get("floats p99"), 50, "us"),
@@ -434,8 +430,9 @@ def main() -> None:
     left_out = f" Left out: {'; '.join(skipped)}." if skipped else ""
     about = (
         f"Measured {date.today()}: Python {platform.python_version()}, {platform.system()} {platform.machine()},"
-        f" {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Calls in wall time; the store's part in CPU"
-        f" time of the training thread, least of all. The peers' million points from 50,000, in proportion.{left_out}"
+        f" {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Calls between steps in wall time; those in a row in"
+        " CPU time of the training thread, least of all. The peers' million points from 50,000, in proportion."
+        f"{left_out}"
     )
     text = f"{text}\n\n{limits(cpu_times, first, lists, figures)}\n\n{about}"
     print(text)

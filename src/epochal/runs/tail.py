@@ -78,7 +78,7 @@ class Tail:
         newest = newest and newest._replace(count=known + count - self.durable)  # some chunks are written again
         return Change(None if adds else begin, chunks, count, newest)
 
-    def chunk(self, start: int, end: int) -> tuple[dict[str, Any], Newest | None]:
+    def chunk(self, start: int, end: int) -> tuple[dict[str, Any], Newest]:
         """Return the row of a chunk, without its series and attempt, and what its points come to."""
         points = self.open.part(start, end)
         sealed = len(points) == SEALED
