@@ -1,9 +1,11 @@
 """WandbLogger: offline runs, read back from W&B's own file and listed by `wandb sync`."""
 
 import json
+import signal
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy
@@ -106,6 +108,25 @@ def test_a_failed_training_is_a_failed_run(tmp_path):
         simulate([WandbLogger(dir=tmp_path), Fail()], EPOCHS)
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert [one.exit.exit_code for one in records(file) if one.WhichOneof("record_type") == "exit"] == [1]
+
+
+def test_the_file_is_whole_though_wandbs_process_is_slow_to_close_it(tmp_path, monkeypatch):
+    from wandb.sdk.lib.service.service_connection import ServiceConnection
+
+    said = ServiceConnection.inform_finish
+
+    def slow(service, run_id):
+        """The training hears that the run is finished; W&B's process goes on half a second later."""
+        process = service._proc._process  # W&B has no public name for its own process
+        process.send_signal(signal.SIGSTOP)
+        threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
+        said(service, run_id)
+
+    monkeypatch.setattr(ServiceConnection, "inform_finish", slow)
+    result = simulate([WandbLogger(dir=tmp_path), Logs()], EPOCHS, batches=2)
+    rows = history(tmp_path)
+    assert curve(rows, "train/loss") == [(1, 1), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
+    assert result.run.past[-1].notes == ()
 
 
 def test_a_run_of_the_users_own_is_left_alone(tmp_path):

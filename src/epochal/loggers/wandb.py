@@ -1,6 +1,7 @@
 """Weights & Biases: offline runs that `wandb sync` uploads, or online ones."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -19,6 +20,7 @@ Mode = Literal["offline", "online"]
 STEP = "step"  # the metric that all others are drawn over
 MOST_BINS = 512  # of a histogram, W&B's own limit
 LAST = 10.0  # seconds that W&B itself may take to end a run
+BLOCK, HEAD = 32768, 7  # bytes of LevelDB's log format, which W&B's file has: whole blocks behind a head
 
 
 class WandbLogger(Logger):
@@ -172,3 +174,11 @@ class WandbWriter:
         """End the run truthfully."""
         self.run.summary["epochal/end_reason"] = end_reason
         self.run.finish(exit_code=0 if end_reason in ("completed", "stopped") else 1)
+        if self.run.offline:
+            self.wait_for_file(Path(self.run.settings.sync_file))
+
+    def wait_for_file(self, file: Path) -> None:
+        """Wait until W&B's process has closed its file: it says "finished" before it writes the last block."""
+        end = time.monotonic() + LAST
+        while file.stat().st_size % BLOCK in (0, HEAD) and time.monotonic() < end:
+            time.sleep(0.01)
