@@ -12,6 +12,7 @@ TESTED: Mapping[str, str] = {
     "numpy": "2.4.6",
     "nvidia-ml-py": "13.615.71",
     "optuna": "5.0.0",
+    "orjson": "3.13.0",
     "pandas": "3.1.1",
     "pillow": "13.0.0",
     "polars": "2.1.0",

@@ -16,6 +16,8 @@ from stat import S_ISREG
 from time import time_ns
 from typing import Any, NamedTuple
 
+import orjson
+
 from epochal.conditions.better import Mode, infer_mode
 from epochal.core.errors import ArgumentError
 from epochal.core.log import log
@@ -105,8 +107,7 @@ class Summary(NamedTuple):
 
     def reached(self, column: str) -> int:
         """Return the highest step, or epoch, that a newest value is of, -1 if there is none."""
-        place = NEWEST.index(column)
-        return max((row[place] for row in self.curves.values()), default=-1)
+        return max(map(itemgetter(NEWEST.index(column)), self.curves.values()), default=-1)
 
 
 def summary_of(file: Path, reading: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> Summary:
@@ -183,7 +184,7 @@ def load(file: Path, now: Signature) -> Summary | None:
         head, _, rest = read_plainly(summary_file(file)).partition(b"\n")
         if not head.startswith(begin(now)):
             return None
-        told = json.loads(rest)
+        told = decoded(rest)
         found = Summary(*(told[field] for field in Summary._fields))
         whole = {len(NEWEST)} >= set(map(len, found.curves.values())) and found.state
     except TROUBLE:
@@ -202,7 +203,7 @@ def load_row(file: Path, now: Signature) -> tuple[str, str] | None:
         if not head.startswith(first):
             return None
         text = head[len(first) : -1].decode("ascii")
-        row = json.loads(text, parse_constant=refuse)
+        row = orjson.loads(text)  # which refuses NaN and infinities
         whole = (
             not any(one in text for one in MARKUP)
             and row.keys() == LISTED
@@ -214,9 +215,16 @@ def load_row(file: Path, now: Signature) -> tuple[str, str] | None:
     return (text, row["state"]) if whole else None
 
 
-def refuse(constant: str) -> None:
-    """Raise ValueError for NaN and infinities."""
-    raise ValueError(f"{constant} is no JSON")
+def decoded(text: bytes) -> Any:
+    """Return what JSON says, NaN and infinities too.
+
+    >>> decoded(b'{"low":0.5,"high":Infinity}')
+    {'low': 0.5, 'high': inf}
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def begin(of: Signature) -> bytes:
