@@ -53,7 +53,7 @@ export class Chart {
   private shown = false;
   private started = false;
   private readonly draw = (): void => this.drawNow();
-  private readonly grown = throttled(() => this.redraw(), OFTEN);
+  private readonly grown = throttled(() => this.redraw(this.plot.canvas === null), OFTEN);
   private readonly summarise = throttled(() => this.body.setAttribute("aria-label", this.summary()), 1000);
 
   constructor(
@@ -161,6 +161,7 @@ export class Chart {
     try {
       await Promise.all(this.traces.map((trace) => trace.live.load()));
       say(this.note, "");
+      this.redraw();
     } catch (error) {
       this.started = false;
       say(this.note, `This curve could not be read: ${error instanceof Error ? error.message : String(error)}`);
@@ -191,8 +192,8 @@ export class Chart {
     this.redraw();
   }
 
-  private redraw(): void {
-    if (this.shown) nextFrame(this.draw);
+  private redraw(now = true): void {
+    if (this.shown) nextFrame(this.draw, now);
   }
 
   private drawNow(): void {
@@ -270,8 +271,8 @@ export class Chart {
   }
 
   private key(event: KeyboardEvent): void {
-    const line = this.lines[0];
-    if (!line || line.x.length === 0) return;
+    const line = this.lines.find((one) => one.x.length > 0);
+    if (!line) return;
     const [from, to] = this.settings.zoom ?? [line.x[0] ?? 0, line.x.at(-1) ?? 1];
     const at = this.cursor === null ? line.x.length - 1 : nearest(line.x, this.cursor);
     const move: Record<string, number> = { ArrowLeft: at - 1, ArrowRight: at + 1, PageUp: at - 20, PageDown: at + 20, Home: 0, End: line.x.length - 1 };
