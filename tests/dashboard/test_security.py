@@ -283,7 +283,9 @@ def test_other_methods_are_refused(client, method):
 
 
 def test_get_changes_nothing_and_head_has_no_body(client):
-    assert client.get(NOTE).status == 405
+    refused = client.get(NOTE)
+    assert (refused.status, refused.json) == (405, {"error": "GET is not done here"})
+    assert ("allow", "POST") in refused.headers
     assert client.get("/api/runs/ZGlnaXRz/commands").status == 405
     for path in ("/", "/api/runs", "/api/stream"):
         answered = client.ask("HEAD", path)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,9 +87,12 @@ class Guard:
             if (door := self.check(scope)) is not None:
                 await door(scope, receive, sender.send)
             else:
-                await self.app(scope, Body(receive).receive, sender.send)
+                await self.app({**scope, "app": self}, Body(receive).receive, sender.send)
         except Refused as refused:
             await self.refuse(refused, scope, receive, sender)
+        except HTTPException as refused:  # a route has not this method; it raises where there is an "app"
+            why, headers = f"{scope['method']} is not done here", refused.headers or {}
+            await self.refuse(Refused(refused.status_code, why, **headers), scope, receive, sender)
         except TimeoutError:  # who asked does not take the answer: uvicorn ends the connection
             raise
         except Exception:

@@ -48,6 +48,7 @@ export class Chart {
   private readonly undo: (() => void)[] = [];
   private lines: Line[] = [];
   private cursor: number | null = null;
+  private read = 0; // the point that the keys have come to: several may lie at the cursor
   private zoomed: Zoom = null;
   private compared = false;
   private shown = false;
@@ -274,11 +275,13 @@ export class Chart {
     const line = this.lines.find((one) => one.x.length > 0);
     if (!line) return;
     const [from, to] = this.settings.zoom ?? [line.x[0] ?? 0, line.x.at(-1) ?? 1];
-    const at = this.cursor === null ? line.x.length - 1 : nearest(line.x, this.cursor);
+    const near = this.cursor === null ? line.x.length - 1 : nearest(line.x, this.cursor);
+    const at = this.cursor !== null && line.x[this.read] === line.x[near] ? this.read : near;
     const move: Record<string, number> = { ArrowLeft: at - 1, ArrowRight: at + 1, PageUp: at - 20, PageDown: at + 20, Home: 0, End: line.x.length - 1 };
     const target = move[event.key];
     if (target !== undefined) {
       const next = Math.min(line.x.length - 1, Math.max(0, target));
+      this.read = next;
       this.plot.point(line.x[next] ?? 0);
       announce(`${spoken(line.x[next] ?? 0, this.settings.axis)}: ${number(middle(line.points)[next])}`);
     } else if (event.key === "+" || event.key === "-") {
