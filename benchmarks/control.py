@@ -2,6 +2,7 @@
 
     python benchmarks/control.py            a training of steps of 5 ms, 60 commands at random moments
     python benchmarks/control.py --count 20
+    python benchmarks/control.py --write    and put the table into docs/benchmarks.md
 
 A process of its own trains in a `Loop`, each step taking 5 ms; this one asks, as the page and the command line do, and
 waits. "applied" is the time at which the training thread did it, by the clock of the machine that both run on.
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from report import table, write
 
 from epochal.core.errors import EpochalError
 from epochal.runs.asking import answer, ask
@@ -65,7 +68,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60)
-    count = parser.parse_args().count
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    count = given.count
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory) / "clicked"
         child = subprocess.Popen([sys.executable, "-c", TRAINING, directory])
@@ -78,10 +83,15 @@ def main() -> None:
         finally:
             child.kill()
             child.wait()
-    print(f"{count} commands to a training with steps of 5 ms, milliseconds: median, 95th percentile, longest")
-    for what, values in (("click to applied", applied), ("click to answer", known)):
-        ninth = statistics.quantiles(values, n=20)[-1]
-        print(f"{what:<17} {statistics.median(values):7.1f} {ninth:7.1f} {max(values):7.1f}")
+    rows = [
+        [what, *(f"{one:.0f} ms" for one in (statistics.median(of), statistics.quantiles(of, n=20)[-1], max(of)))]
+        for what, of in (("click to applied", applied), ("click to answer", known))
+    ]
+    head = [f"{count} commands, steps of 5 ms", "median", "95 of 100", "longest"]
+    text = f"{table(head, rows)}\n\nThe median may be {LIMIT:.0f} ms."
+    print(text)
+    if given.write:
+        write(text, ("docs/benchmarks.md",), "control")
     if statistics.median(applied) > LIMIT:
         raise SystemExit(f"the median is above {LIMIT:g} ms")
 

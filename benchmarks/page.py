@@ -1,5 +1,7 @@
 """The live page's frames a second: ``python -m benchmarks.page``, with Chromium, which draws without a window.
 
+``--write`` puts the table into docs/benchmarks.md.
+
 Two measures of twenty charts. The hardest case: each has 2,000 ranges and is drawn anew in every frame. The real one:
 the page itself, over a real server, while a training logs twenty curves in each batch, 150 times a second.
 """
@@ -11,6 +13,9 @@ from typing import Any
 
 import hatch_build
 from tests.dashboard.browser import a_browser, a_page, served, training
+
+sys.path.append(str(Path(__file__).parent))
+from report import table, write
 
 SECONDS = 5
 WANTED = 50.0  # frames a second
@@ -82,14 +87,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place, a_browser() as browser:
         hard = hardest(browser, harness(Path(place)))
         live = real(browser, Path(place) / "runs")
-    costs = f"{hard['drawing']:.1f} ms of script and {hard['cpu']:.1f} ms of processor a frame"
-    print(f"20 charts of 2,000 ranges, each drawn in every frame: {hard['frames']:.1f} frames/s, {costs}")
-    each = live["drawings"] / live["charts"]
-    print(
-        f"the page over a training that logs {live['charts']:g} curves: {live['frames']:.1f} frames/s, each chart drawn"
-        f" {each:.1f} times/s, {live['share']:.2f} processors busy"
-    )
-    print(f"wanted: {WANTED:g} frames/s of 20 live charts")
+    busy = hard["frames"] * hard["cpu"] / 1000
+    rows = [
+        ["each drawn in every frame", hard["frames"], hard["frames"], busy],
+        ["over a training that logs 20 curves", live["frames"], live["drawings"] / live["charts"], live["share"]],
+    ]
+    head = ["20 charts of 2,000 ranges", "frames/s", "drawings/s of a chart", "processors"]
+    shown = [[what, f"{frames:.1f}", f"{drawings:.1f}", f"{share:.2f}"] for what, frames, drawings, share in rows]
+    text = f"{table(head, shown)}\n\nWanted over a training: at least {WANTED:.0f} frames/s."
+    print(text)
+    if "--write" in sys.argv:
+        write(text, ("docs/benchmarks.md",), "page")
     return 0 if live["frames"] >= WANTED else 1
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/watchers.py              50 watchers, 30 turns of 2 s with and 2 s without them
     python benchmarks/watchers.py --count 200
+    python benchmarks/watchers.py --write    and put the table into docs/benchmarks.md
 
 A process of its own trains in a `Loop` and logs 20 scalars in each step; another is `epochal dashboard`. A watcher does
 what a page with twenty charts does: it holds a stream open, and asks for what is new of the curves when the stream says
@@ -29,6 +30,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 import psutil
+from report import table, write
 
 from epochal.core.errors import EpochalError
 from epochal.runs.asking import ask
@@ -216,23 +218,29 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         turns, times = measured(Path(directory), given.count, given.turns, given.seconds)
     steps = list(zip(times[::2], times[1::2], strict=True))
     medians = [statistics.median(took for ended, took in steps if one.begin < ended < one.end) for one in turns]
-    print("watchers   step, median   server, share of a processor   watchers, share of one")
+    rows: list[list[object]] = []
     for watchers in (0, given.count):
         step = statistics.median(median for one, median in zip(turns, medians, strict=True) if one.watchers == watchers)
         these = [one for one in turns if one.watchers == watchers]
-        server, clients = share(these, lambda one: one.server), share(these, lambda one: one.clients)
-        print(f"{watchers:8} {1e3 * step:11.3f} ms {server:28.1%} {clients:24.1%}")
+        shares = [share(these, lambda one: one.server), share(these, lambda one: one.clients)]
+        rows.append([watchers, f"{1e3 * step:.2f} ms", *(f"{100 * one:.1f} %" for one in shares)])
     watched = against(medians, range(1, len(turns), 2), 1)
     alone = against(medians, range(2, len(turns) - 1, 2), 2)
     ratio, luck = statistics.median(watched), statistics.median(alone)
-    print(f"a step with {given.count} watchers takes {ratio:.3f} times as long (quartiles {quartiles(watched)})")
-    print(f"turns without, against each other: {luck:.3f} (quartiles {quartiles(alone)})")
-    print(f"wanted: at most {LIMIT}")
+    text = (
+        f"{table(['watchers', 'step, median', 'server, of a processor', 'watchers, of one'], rows)}\n\n"
+        f"A step with {given.count} watchers takes {ratio:.3f} times as long (quartiles {quartiles(watched)}); turns"
+        f" without them, against each other: {luck:.3f} ({quartiles(alone)}). Wanted: at most {LIMIT}."
+    )
+    print(text)
+    if given.write:
+        write(text, ("docs/benchmarks.md",), "watchers")
     if ratio > LIMIT + abs(luck - 1):
         raise SystemExit("watchers hold the training up")
 
