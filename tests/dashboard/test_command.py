@@ -112,6 +112,30 @@ def test_the_browser_is_opened_without_the_token_for_all_to_see(begin, tmp_path,
     assert "not there yet is not there yet" in error
 
 
+def test_ctrl_c_ends_it_though_python_swallows_it_while_it_begins(tmp_path):
+    program = """if True:
+        import os, signal, sys, time, webbrowser, weakref
+        from pathlib import Path
+        from epochal.commands.dashboard import start
+        from epochal.dashboard.server import Place
+
+        class Thing: pass
+
+        def browser(address):
+            thing = Thing()
+            held = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)))
+            del thing  # what is raised in its callback is shown, and goes no further
+            print("swallowed", file=sys.stderr)
+            return True
+
+        webbrowser.open = browser
+        start(Path("runs"), Place(port=0), show=True)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout[-6:]) == (0, "ended\n"), done.stderr
+    assert "swallowed" in done.stderr
+
+
 @pytest.mark.parametrize(("arguments", "word"), [
     (["--host", "0.0.0.0"], "--remote"), (["--host", "0.0.0.0", "--remote"], "--certfile"), (["--host", "x"], "IP address"),
     (["--keyfile", "k.pem"], "--certfile"), (["pyproject.toml"], "no folder"), (["--certfile", "nowhere.pem"], "nowhere.pem"),

@@ -1,6 +1,7 @@
 """`epochal dashboard`: the live page of a folder of runs, on this machine, until Ctrl-C."""
 
 import os
+import signal
 import sys
 import webbrowser
 from contextlib import suppress
@@ -32,7 +33,14 @@ def start(folder: Path, place: "Place", *, read_only: bool = False, forget: bool
     if not dashboard.page.is_built:
         print(UNBUILT, file=sys.stderr)
     print(f"{folder} is shown at\n\n    {dashboard.invitation}\n\nCtrl-C ends this; trainings go on.", flush=True)
+
+    def interrupted(*_: object) -> None:
+        """End the server, also where Python swallows what a handler raises, as it does in callbacks of its own."""
+        dashboard.stop()
+        raise KeyboardInterrupt
+
     with suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGINT, interrupted)
         if show:
             open_browser(dashboard)
         give_way()
