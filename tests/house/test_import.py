@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("numpy", "orjson", "torch", "keras", "tensorflow", "rich", "typer", "ultralytics", "mlflow", "tensorboard")
+HEAVY = ("numpy", "torch", "keras", "tensorflow", "rich", "typer", "ultralytics", "mlflow", "tensorboard")
 REPORT = f"import sys, threading; print([m for m in {HEAVY} if m in sys.modules], threading.active_count())"
 
 
