@@ -9,7 +9,6 @@ from epochal.core.errors import AttachError
 from epochal.core.fitness import FitnessSpec
 from epochal.core.run import Run
 from epochal.integrations.untested import warn_if_untested
-from epochal.runs.recorder import Recorder
 
 GROUP = "epochal.integrations"  # of entry points: packages that bring an integration of their own
 HOSTS = {  # prefix of the module that defines the trainer's class -> the integration that binds it
@@ -66,6 +65,8 @@ def attach(
     integration: Any = import_module(module)
     run: Run = integration.bind(trainer, callbacks, fitness=fitness, dir=dir, name=name, resume=resume)
     if store:
+        from epochal.runs.recorder import Recorder  # most of what importing attach would cost
+
         Recorder(run, control=control)
     return run
 
